@@ -1,0 +1,1 @@
+"""From an author's source to the learner's and the instructor's notebook."""

@@ -1,0 +1,1 @@
+"""One trainer for every lab, and the parts it is made of."""
