@@ -38,7 +38,7 @@ def assert_close(
     rtol: float | None = None,
     atol: float | None = None,
 ) -> None:
-    """`actual` equals `expected` up to rounding: same type, shape and dtype, values within tolerance.
+    """`actual` is `expected` up to rounding: type, shape and dtype the same, values close.
 
     Args:
         actual: what the learner's code returned (a tensor, a number, or a tuple/list of them).
