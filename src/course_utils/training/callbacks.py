@@ -1,0 +1,27 @@
+"""Hooks into the training loop, for pictures that grow while a model learns, and for experiments."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from course_utils.training.trainer import Trainer
+
+Record = dict[str, float]  # one line of metrics.jsonl
+
+
+class Callback:
+    """Called by the trainer on every process; override what is needed.
+
+    `step` counts finished optimiser steps, from 1. A callback may read everything of the trainer
+    (`trainer.model`, `trainer.optimizer`, `trainer.device`, `trainer.is_main`) and end the run with
+    `trainer.request_stop("why")`. It must not draw from torch's global random numbers, or the run
+    with it would differ from the run without it.
+    """
+
+    def on_step(self, trainer: "Trainer", step: int) -> None:
+        """After the optimiser's update; the gradients it used are still in `parameter.grad`."""
+
+    def on_log(self, trainer: "Trainer", record: Record) -> None:
+        """After a line was written to metrics.jsonl; `record` is that line."""
+
+    def on_eval(self, trainer: "Trainer", step: int, metrics: Record) -> None:
+        """After an evaluation, before its line is written; `metrics` holds the val_* numbers."""
