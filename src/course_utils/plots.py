@@ -1,0 +1,102 @@
+"""Pictures for the notebooks, in one style.
+
+Every function draws with pyplot and returns nothing: a notebook shows open figures when a cell
+ends, and a figure that is returned as well would appear twice. A function that draws one set of
+axes takes `axes=`, so that a lesson can place several pictures side by side.
+"""
+
+import matplotlib.pyplot as plt
+from cycler import cycler
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from torch import Tensor
+
+# Few colours, told apart by colour-blind readers too; the first is for what matters most.
+BLUE, ORANGE, GREEN, RED, PURPLE = "#2f6db5", "#e08a2e", "#3a9a6b", "#c8483f", "#7d5ba6"
+INK, GREY, PALE = "#22303c", "#8a949e", "#e9edf1"
+COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE, GREY)
+
+# For values with a sign: blue is positive, red negative, white zero.
+SIGNED = LinearSegmentedColormap.from_list("signed", ["#b3352c", "#ffffff", "#23578f"])
+# For values from nothing to much.
+AMOUNT = LinearSegmentedColormap.from_list("amount", ["#ffffff", "#8fb4da", "#1d4b7f"])
+
+
+def use_style() -> None:
+    """Make pyplot draw in the course's style; importing this module does it."""
+    plt.rcParams.update(
+        {
+            # White paper even in a dark theme: every colour below is chosen against it.
+            "figure.facecolor": "white",
+            "savefig.facecolor": "white",
+            "figure.figsize": (7.0, 3.8),
+            "figure.dpi": 110,
+            "figure.constrained_layout.use": True,
+            "axes.prop_cycle": cycler(color=COLOURS),
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.edgecolor": GREY,
+            "axes.labelcolor": INK,
+            "axes.titlecolor": INK,
+            "axes.titlesize": 11,
+            "axes.titleweight": "bold",
+            "axes.titlelocation": "left",
+            "axes.labelsize": 10,
+            "axes.grid": True,
+            "axes.axisbelow": True,
+            "grid.color": PALE,
+            "grid.linewidth": 0.8,
+            "text.color": INK,
+            "xtick.color": INK,
+            "ytick.color": INK,
+            "xtick.labelsize": 9,
+            "ytick.labelsize": 9,
+            "lines.linewidth": 1.8,
+            "legend.frameon": False,
+            "legend.fontsize": 9,
+            "image.cmap": "gray_r",
+            "image.interpolation": "nearest",
+            "font.size": 10,
+        }
+    )
+
+
+use_style()
+
+
+def bare(axes: Axes, title: str = "", *, colour: str = INK) -> None:
+    """Turn axes into a plain picture: no ticks, no frame, a small centred title."""
+    axes.set(xticks=[], yticks=[])
+    axes.grid(False)
+    axes.spines[:].set_visible(False)
+    if title:
+        axes.set_title(title, fontsize=9, fontweight="normal", loc="center", color=colour, pad=3)
+
+
+def image_grid(
+    images: Tensor,
+    titles: list[str] | None = None,
+    *,
+    columns: int = 10,
+    heading: str = "",
+    colours: list[str] | None = None,
+    signed: bool = False,
+) -> None:
+    """Draw images (count height width) in rows of `columns`, each with its title.
+
+    With `signed`, zero is white, positive blue and negative red, on one scale for all images.
+    """
+    images = images.detach().float().cpu()
+    rows = -(-len(images) // columns)
+    height = 1.02 * rows + (0.22 * rows if titles else 0) + (0.35 if heading else 0)
+    figure, grid = plt.subplots(rows, columns, figsize=(0.98 * columns, height), squeeze=False)
+    limit = images.abs().max().item() or 1.0
+    how = {"cmap": SIGNED, "vmin": -limit, "vmax": limit} if signed else {}
+    for index, axes in enumerate(grid.flat):
+        shown = index < len(images)
+        title = titles[index] if titles and shown else ""
+        bare(axes, title, colour=colours[index] if colours and shown else INK)
+        if shown:
+            axes.imshow(images[index].numpy(), **how)
+    if heading:
+        figure.suptitle(heading, fontsize=11, fontweight="bold", color=INK)
