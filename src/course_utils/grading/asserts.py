@@ -66,7 +66,7 @@ def assert_close(
         ):
             raise CheckFailure(message, expected, actual)
         return
-    if isinstance(actual, bool) or not isinstance(actual, int | float):
+    if type(actual) not in (int, float):
         raise CheckFailure(
             f"{message}: expected a number, got {_describe(actual)}", expected, actual
         )
@@ -101,7 +101,8 @@ def assert_equal(actual: Any, expected: Any, message: str) -> None:
 
 
 def _same_kind(actual: Any, expected: Tensor, message: str) -> None:
-    if type(actual) is not Tensor and not isinstance(actual, torch.nn.Parameter):
+    # Exact types: a subclass could answer every comparison as it likes.
+    if type(actual) not in (Tensor, torch.nn.Parameter):
         raise CheckFailure(f"{message}: expected a tensor, got {_describe(actual)}", expected)
     if actual.shape != expected.shape:
         raise CheckFailure(
@@ -129,8 +130,10 @@ def _same_length(actual: Any, expected: tuple | list, message: str) -> None:
 
 
 def _describe(value: Any) -> str:
-    if isinstance(value, Tensor):
+    if type(value) in (Tensor, torch.nn.Parameter):
         return f"a tensor of shape {tuple(value.shape)}"
     if value is None:
         return "None (is a `return` missing?)"
-    return f"{value!r:.40} ({type(value).__name__})"
+    if type(value) in (bool, int, float, str):
+        return f"{value!r:.40} ({type(value).__name__})"
+    return f"an object of type {type(value).__name__}"

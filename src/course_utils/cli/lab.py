@@ -1,0 +1,47 @@
+"""`course lab`: JupyterLab, opened on a lesson."""
+
+import argparse
+import importlib.util
+import os
+import sys
+
+from course_utils.authoring.build import learner_path
+from course_utils.authoring.lesson import find_lesson
+from course_utils.errors import CourseError
+from course_utils.paths import course_root
+
+
+def lab(arguments: argparse.Namespace) -> int:
+    """Become JupyterLab, which prints its address and opens a browser if there is one."""
+    if importlib.util.find_spec("jupyterlab") is None:
+        raise CourseError("JupyterLab is not installed here. Run `make setup`.")
+    path = learner_path(find_lesson(arguments.lesson))
+    if not path.exists():
+        raise CourseError(f"lessons/{path.name} is missing. Run `course build` to make it again.")
+    command = [
+        *(sys.executable, "-m", "jupyter", "lab"),
+        f"--ServerApp.root_dir={course_root()}",
+        f"--LabApp.default_url=/lab/tree/lessons/{path.name}",
+    ]
+    # A rented machine is often entered as root and has no browser: neither is a reason to stop.
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        command.append("--allow-root")
+    if not _has_browser():
+        command.append("--no-browser")
+    print(f"Opening lessons/{path.name}. JupyterLab prints its address below; stop it with Ctrl-C.")
+    sys.stdout.flush()
+    os.execv(command[0], [*command, *arguments.options])
+
+
+def _has_browser() -> bool:
+    import webbrowser
+
+    if sys.platform == "linux" and not (
+        os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    ):
+        return False
+    try:
+        webbrowser.get()
+    except webbrowser.Error:
+        return False
+    return True

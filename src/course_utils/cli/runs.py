@@ -1,0 +1,81 @@
+"""`course runs`: the training runs on this machine, as a table or as loss curves."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from course_utils.cli.output import console, print_json, print_table
+from course_utils.errors import CourseError
+from course_utils.paths import runs_dir
+from course_utils.training.runs import Run, list_runs
+
+
+def runs(arguments: argparse.Namespace) -> int:
+    """List all runs (or those named), newest first; with --plot draw their losses."""
+    chosen = _choose(list_runs(runs_dir()), arguments.names)
+    if arguments.plot:
+        return _plot(chosen, Path(arguments.plot))
+    if arguments.json:
+        print_json([run.summary() for run in chosen])
+        return 0
+    if not chosen:
+        console().print(f"No runs yet in {runs_dir()}. A first one: python labs/mnist.py")
+        return 0
+    print_table(
+        f"Runs in {runs_dir()}",
+        ("run", "state", ">step", ">loss", ">val_loss", ">val_accuracy", ">seconds", "last change"),
+        ([_cell(run.summary(), key) for key in _COLUMNS] for run in chosen),
+    )
+    return 0
+
+
+_COLUMNS = (
+    "name",
+    "state",
+    "step",
+    "loss",
+    "val_loss",
+    "val_accuracy",
+    "elapsed_s",
+    "changed",
+)
+
+
+def _cell(summary: dict[str, Any], key: str) -> str:
+    value = summary.get(key)
+    if value is None:
+        return "–"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _choose(found: list[Run], names: list[str]) -> list[Run]:
+    if not names:
+        return found
+    by_name = {run.name: run for run in found}
+    unknown = [name for name in names if name not in by_name]
+    if unknown:
+        from difflib import get_close_matches
+
+        near = get_close_matches(unknown[0], by_name, n=1)
+        did_you_mean = f" Did you mean {near[0]!r}?" if near else ""
+        raise CourseError(f"There is no run {unknown[0]!r} in {runs_dir()}.{did_you_mean}")
+    return [by_name[name] for name in names]
+
+
+def _plot(chosen: list[Run], path: Path) -> int:
+    drawn = [run for run in chosen if run.metrics()]
+    if not drawn:
+        raise CourseError("No run with metrics to draw.")
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from course_utils.plots import loss_curves
+
+    figure = loss_curves({run.name: run.metrics() for run in drawn})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        figure.savefig(path, dpi=150, bbox_inches="tight")
+    except ValueError as error:  # an unknown file type
+        raise CourseError(str(error)) from None
+    console().print(f"drew {len(drawn)} runs into {path}")
+    return 0
