@@ -1,0 +1,18 @@
+"""Random numbers that come out the same every time."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def seeded_normal(shape: tuple[int, ...], seed: int, std: float = 1.0) -> Float[Tensor, "..."]:
+    """Normally distributed random numbers (mean 0, standard deviation `std`) that only depend on
+    the arguments.
+
+    They are `std` times the float32 numbers that `torch.randn` draws from a CPU generator of its
+    own, a new `torch.Generator` seeded with `seed`. PyTorch's global generator, which all other
+    code draws from, is neither used nor changed: adding a call of this function to a program must
+    not change any other random number in it.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    return std * torch.randn(shape, generator=generator)
