@@ -24,7 +24,18 @@ def test_help_names_every_command(capsys):
         main(["--help"])
     assert stopped.value.code == 0
     out = capsys.readouterr().out
-    for name in "lab check status hint solution run runs doctor data build".split():
+    for name in [
+        "lab",
+        "check",
+        "status",
+        "hint",
+        "solution",
+        "run",
+        "runs",
+        "doctor",
+        "data",
+        "build",
+    ]:
         assert f"\n    {name} " in out
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from course_utils.cli.output import console, print_json, print_table
-from course_utils.errors import CourseError
+from course_utils.errors import CourseError, did_you_mean
 from course_utils.paths import runs_dir
 from course_utils.training.runs import Run, list_runs
 
@@ -54,11 +54,8 @@ def _choose(found: list[Run], names: list[str]) -> list[Run]:
     by_name = {run.name: run for run in found}
     unknown = [name for name in names if name not in by_name]
     if unknown:
-        from difflib import get_close_matches
-
-        near = get_close_matches(unknown[0], by_name, n=1)
-        did_you_mean = f" Did you mean {near[0]!r}?" if near else ""
-        raise CourseError(f"There is no run {unknown[0]!r} in {runs_dir()}.{did_you_mean}")
+        name = unknown[0]
+        raise CourseError(f"There is no run {name!r} in {runs_dir()}.{did_you_mean(name, by_name)}")
     return [by_name[name] for name in names]
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from course_utils.errors import CourseError
+from course_utils.errors import CourseError, did_you_mean
 from course_utils.paths import course_root
 
 # A check takes the learner's object and a seeded `torch.Generator`, and raises when it disagrees.
@@ -147,12 +147,8 @@ def find_exercise(exercise_id: str) -> Exercise:
         for exercise in _load(path):
             if exercise.id == exercise_id:
                 return exercise
-    from difflib import get_close_matches
-
-    known = [exercise.id for _, exercise in all_exercises()]
-    near = get_close_matches(exercise_id, known, n=1)
-    did_you_mean = f" Did you mean {near[0]!r}?" if near else ""
-    raise CourseError(f"There is no exercise {exercise_id!r}.{did_you_mean}")
+    known = (exercise.id for _, exercise in all_exercises())
+    raise CourseError(f"There is no exercise {exercise_id!r}.{did_you_mean(exercise_id, known)}")
 
 
 @cache
