@@ -100,3 +100,25 @@ def image_grid(
             axes.imshow(images[index].numpy(), **how)
     if heading:
         figure.suptitle(heading, fontsize=11, fontweight="bold", color=INK)
+
+
+# --- training runs ----------------------------------------------------------------------------
+
+
+def run_curves(runs: dict[str, list[dict]], *, axes: Axes | None = None) -> None:
+    """Training loss (thin) and held-out loss (dots) of runs over their training time.
+
+    Args:
+        runs: by name, the lines of metrics.jsonl.
+        axes: where to draw; a new figure by default.
+    """
+    axes = axes or plt.subplots()[1]
+    for index, (name, rows) in enumerate(runs.items()):
+        colour = COLOURS[index % len(COLOURS)]
+        seconds = [row["elapsed_s"] for row in rows]
+        axes.plot(seconds, [row["loss"] for row in rows], color=colour, lw=1, label=name)
+        held_out = [(row["elapsed_s"], row["val_loss"]) for row in rows if "val_loss" in row]
+        if held_out:
+            axes.plot(*zip(*held_out, strict=True), "o-", color=colour, ms=4, lw=2, alpha=0.8)
+    axes.set(xlabel="training time (s)", ylabel="loss", title="Loss: training (thin), held out (●)")
+    axes.legend()

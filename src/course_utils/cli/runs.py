@@ -66,12 +66,14 @@ def _plot(chosen: list[Run], path: Path) -> int:
     import matplotlib
 
     matplotlib.use("Agg")
-    from course_utils.plots import loss_curves
+    from matplotlib import pyplot
 
-    figure = loss_curves({run.name: run.metrics() for run in drawn})
+    from course_utils.plots import run_curves
+
+    run_curves({run.name: run.metrics() for run in drawn})
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        figure.savefig(path, dpi=150, bbox_inches="tight")
+        pyplot.savefig(path, dpi=150)
     except ValueError as error:  # an unknown file type
         raise CourseError(str(error)) from None
     console().print(f"drew {len(drawn)} runs into {path}")
