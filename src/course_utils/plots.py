@@ -5,6 +5,8 @@ ends, and a figure that is returned as well would appear twice. A function that 
 axes takes `axes=`, so that a lesson can place several pictures side by side.
 """
 
+from collections.abc import Collection, Sequence
+
 import matplotlib.pyplot as plt
 from cycler import cycler
 from matplotlib.axes import Axes
@@ -122,3 +124,83 @@ def run_curves(runs: dict[str, list[dict]], *, axes: Axes | None = None) -> None
             axes.plot(*zip(*held_out, strict=True), "o-", color=colour, ms=4, lw=2, alpha=0.8)
     axes.set(xlabel="training time (s)", ylabel="loss", title="Loss: training (thin), held out (●)")
     axes.legend()
+
+
+def image_table(
+    rows: dict[str, Tensor],
+    column_titles: list[str] | None = None,
+    *,
+    heading: str = "",
+    signed: bool = False,
+) -> None:
+    """Draw one labelled row of images (count height width) for each entry of `rows`.
+
+    With `signed`, zero is white, positive blue and negative red; every row has a scale of its own.
+    """
+    columns = max(len(images) for images in rows.values())
+    size = (0.85 * columns + 0.9, 0.85 * len(rows) + (0.5 if heading else 0.2))
+    figure, grid = plt.subplots(len(rows), columns, figsize=size, squeeze=False)
+    for row, (label, images) in enumerate(rows.items()):
+        images = images.detach().float().cpu()
+        limit = images.abs().max().item() or 1.0
+        how = {"cmap": SIGNED, "vmin": -limit, "vmax": limit} if signed else {}
+        for column, axes in enumerate(grid[row]):
+            bare(axes, column_titles[column] if column_titles and row == 0 else "")
+            if column < len(images):
+                axes.imshow(images[column].numpy(), **how)
+        grid[row, 0].set_ylabel(label, rotation=0, ha="right", va="center")
+    if heading:
+        figure.suptitle(heading, fontsize=11, fontweight="bold", color=INK)
+
+
+def curves(
+    series: dict[str, tuple[Sequence[float], Sequence[float]]],
+    *,
+    title: str,
+    xlabel: str,
+    ylabel: str,
+    log: str = "",
+    dashed: Collection[str] = (),
+    markers: bool = False,
+    axes: Axes | None = None,
+) -> None:
+    """Draw named curves, `{name: (x, y)}`; `log` names the logarithmic axes: "", "x", "y", "xy"."""
+    axes = axes or plt.subplots()[1]
+    for name, (x, y) in series.items():
+        style = "--" if name in dashed else "-"
+        axes.plot(x, y, style, label=name, marker="o" if markers else None, markersize=3.5)
+    if "x" in log:
+        axes.set_xscale("log")
+    if "y" in log:
+        axes.set_yscale("log")
+    axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
+    if len(series) > 1:
+        axes.legend()
+
+
+def grouped_bars(
+    groups: Sequence[str],
+    series: dict[str, Sequence[float]],
+    *,
+    title: str,
+    xlabel: str = "",
+    ylabel: str,
+    log: bool = False,
+    number: str = "{:.3g}",
+    axes: Axes | None = None,
+) -> None:
+    """Draw bars side by side, one colour for each series, each with its number on top."""
+    axes = axes or plt.subplots()[1]
+    width = 0.8 / len(series)
+    for index, (name, values) in enumerate(series.items()):
+        left = [group + width * (index - (len(series) - 1) / 2) for group in range(len(groups))]
+        bars = axes.bar(left, values, width=0.94 * width, label=name)
+        axes.bar_label(bars, [number.format(value) for value in values], fontsize=8, padding=2)
+    axes.set_xticks(range(len(groups)), groups)
+    axes.grid(axis="x", visible=False)
+    axes.margins(y=0.12)
+    if log:
+        axes.set_yscale("log")
+    axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
+    if len(series) > 1:
+        axes.legend()

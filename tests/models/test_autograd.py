@@ -85,8 +85,8 @@ class TestScalar:
 
     def test_nodes_of_one_name_are_told_apart(self):
         x, y = Scalar(1.0, "x"), Scalar(2.0, "y")
-        assert set((x + y + x + y).graph()) == {"x", "y", "+", "+ 2", "+ 3"}
-        assert set((x + Scalar(1.0, "x")).graph()) == {"x", "x 2", "+"}
+        assert set((x + y + x + y).graph()) == {"x", "y", "+", "+ (2)", "+ (3)"}
+        assert set((x + Scalar(1.0, "x")).graph()) == {"x", "x (2)", "+"}
 
 
 class TestLinearBackward:

@@ -6,7 +6,7 @@ from course_utils.models.metrics import accuracy
 
 
 def test_counts_correct_predictions():
-    logits = torch.tensor([[1.0, 2.0, 0.0], [3.0, 2.0, 1.0], [0.0, 1.0, 2.0]])
+    logits = torch.tensor([[1.0, 2.0, 0.0, 0.5], [3.0, 2.0, 1.0, 0.0], [0.0, 1.0, 2.0, -1.0]])
     assert accuracy(logits, torch.tensor([1, 0, 0])) == 2 / 3
     assert accuracy(logits, torch.tensor([1, 0, 2])) == 1.0
     assert accuracy(logits, torch.tensor([0, 1, 0])) == 0.0

@@ -135,7 +135,7 @@ class Scalar:
     def nodes(self) -> dict[str, "Scalar"]:
         """Everything this scalar was computed from, itself included, by name, parents first.
 
-        Two nodes of one name are told apart by a number: "×", "× 2", "× 3".
+        Nodes of one name are told apart by a number: "×", "× (2)", "× (3)".
         """
         by_name: dict[str, Scalar] = {}
         order = TopologicalSorter(self._parents()).static_order()
@@ -143,7 +143,7 @@ class Scalar:
             name, count = node.name, 1
             while name in by_name:
                 count += 1
-                name = f"{node.name} {count}"
+                name = f"{node.name} ({count})"
             by_name[name] = node
         return by_name
 
