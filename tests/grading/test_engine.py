@@ -133,8 +133,9 @@ def test_a_known_mistake_is_recognised_however_it_is_written():
     def differently_written(x, scale=1.0):
         return torch.stack([row.sum() for row in x])
 
-    found = judge(MEAN, differently_written)
-    assert misconception(MEAN, found, 0) is None  # the sum, without the scale: two mistakes
+    # The sum, and without the scale: two mistakes, of which the first check shows the first.
+    mistake = misconception(MEAN, judge(MEAN, differently_written), 0)
+    assert mistake is not None and mistake.says == "You took the sum."
 
     def sums(x, scale=1.0):
         return torch.stack([row.sum() for row in x]) * scale

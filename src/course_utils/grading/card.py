@@ -7,6 +7,7 @@ escaped: a tensor's repr or an exception's message must not become markup.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -25,9 +26,9 @@ def text(result: Result) -> str:
     """The card as a few lines of plain text."""
     exercise = result.exercise
     lines = [f"{exercise.title} ({exercise.id}): {_points(result)}"]
-    for outcome in _shown(result):
+    for outcome, details in _shown(result):
         lines.append(f"  {_SIGN.get(outcome.status, '✗')} {outcome.title}")
-        lines += [f"      {line}" for line in _details(outcome)]
+        lines += [f"      {line}" for line in details]
     lines += [f"  {line}" for line in (result.says, result.hint and f"Hint: {result.hint}") if line]
     if result.note:
         lines.append(f"  {result.note}")
@@ -38,7 +39,7 @@ def html(result: Result) -> str:
     """The card as one self-contained HTML fragment."""
     exercise = result.exercise
     colour = _GREEN if result.passed else _AMBER if result.attempted else _GREY
-    rows = "".join(_row(outcome) for outcome in _shown(result))
+    rows = "".join(_row(outcome, details) for outcome, details in _shown(result))
     extras = "".join(
         f'<div style="margin-top:.5em;padding:.5em .7em;border-radius:4px;'
         f'background:var(--jp-layout-color2,rgba(128,128,128,.14))"><b>{label}</b> '
@@ -66,18 +67,23 @@ def _points(result: Result) -> str:
     return f"{result.score:g} of {result.exercise.points} points"
 
 
-def _shown(result: Result) -> tuple[Outcome, ...]:
-    """An untouched exercise gets one line, not a wall of failures."""
-    return result.outcomes if result.attempted else result.outcomes[:1]
+def _shown(result: Result) -> Iterator[tuple[Outcome, list[str]]]:
+    """The checks with their details: an untouched exercise gets one line, and what has been said
+    once is not said again."""
+    said: list[list[str]] = []
+    for outcome in result.outcomes if result.attempted else result.outcomes[:1]:
+        details = _details(outcome)
+        yield outcome, ["the same"] if details and details in said else details
+        said.append(details)
 
 
-def _row(outcome: Outcome) -> str:
+def _row(outcome: Outcome, lines: list[str]) -> str:
     sign = _SIGN.get(outcome.status, "✗")
     colour = {"✓": _GREEN, "✗": _AMBER}.get(sign, _GREY)
     details = "".join(
         f'<div style="white-space:pre-wrap;font-family:var(--jp-code-font-family,monospace);'
         f'font-size:12.5px;opacity:.9">{escape(line)}</div>'
-        for line in _details(outcome)
+        for line in lines
     )
     cell = "border:0;padding:.15em .5em .15em 0;text-align:left;vertical-align:top"
     return (

@@ -17,12 +17,23 @@ from course_utils.grading.mutants import build
 
 
 def misconception(exercise: Exercise, found: tuple[Outcome, ...], seed: int) -> Mutant | None:
-    """The mutant that fails exactly as `found` does, or None."""
-    if not any(o.status in ("wrong", "error") for o in found):
+    """The mutant that fails exactly as `found` does, or None.
+
+    Somebody who made two mistakes fails like no single mutant; then the first check that was
+    failed with a mutant's very numbers tells at least one of them.
+    """
+    if not any(outcome.status in ("wrong", "error") for outcome in found):
         return None  # a time-out or an empty cell looks the same whatever the reason
-    for index, mutant in enumerate(exercise.mutants):
-        if all(map(alike, found, _mutant_outcomes(exercise, index, seed))):
+    known = [_mutant_outcomes(exercise, index, seed) for index in range(len(exercise.mutants))]
+    for mutant, theirs in zip(exercise.mutants, known, strict=True):
+        if all(map(alike, found, theirs)):
             return mutant
+    for check, outcome in enumerate(found):
+        if outcome.status != "wrong" or outcome.actual is None:
+            continue
+        for mutant, theirs in zip(exercise.mutants, known, strict=True):
+            if alike(outcome, theirs[check]):
+                return mutant
     return None
 
 
