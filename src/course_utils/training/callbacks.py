@@ -1,4 +1,4 @@
-"""Hooks into the training loop, for pictures that grow while a model learns, and for experiments."""
+"""Hooks into the training loop: pictures that grow while a model learns, and experiments."""
 
 from typing import TYPE_CHECKING
 

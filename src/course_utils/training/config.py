@@ -1,8 +1,10 @@
 """The settings of a training run."""
 
+import dataclasses
+import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from course_utils.errors import CourseError
 from course_utils.paths import runs_dir
@@ -15,8 +17,8 @@ Progress = Literal["auto", "bar", "off"]
 # A run that goes on may change these: they decide how long and on what machine it runs, how often
 # it reports, and where to; the rest decides what is computed.
 FREE_TO_CHANGE = frozenset(
-    "name runs_dir steps accumulation compile eval_every save_every log_every keep "
-    "tracking resume progress".split()
+    ("name", "runs_dir", "steps", "accumulation", "compile", "eval_every", "save_every")
+    + ("log_every", "keep", "tracking", "resume", "progress")
 )
 
 
@@ -67,3 +69,69 @@ class TrainConfig:
     resume: Resume = "auto"
     progress: Progress = "auto"
     runs_dir: Path | None = None
+
+    def __post_init__(self) -> None:
+        for field in ("steps", "batch_size", "accumulation", "log_every", "keep"):
+            self._whole_number(field, least=1)
+        for field in ("eval_every", "save_every"):
+            if getattr(self, field) is not None:
+                self._whole_number(field, least=1)
+        self._whole_number("seed", least=0)
+        for field, kind in (
+            ("precision", Precision),
+            ("tracking", Tracking),
+            ("resume", Resume),
+            ("progress", Progress),
+        ):
+            self._one_of(field, get_args(kind))
+        self._one_of("compile", (True, False))
+        if self.clip is not None and not (_is_number(self.clip) and self.clip > 0):
+            self._refuse("clip", "a positive number, or None to leave gradients as they are")
+        if not (isinstance(self.name, str) and re.fullmatch(r"\w[\w.-]*", self.name)):
+            self._refuse("name", "a folder's name of letters, digits, _, - and .")
+
+    def parts(self, processes: int) -> int:
+        """Micro-batches in a global batch: processes × accumulation.
+
+        Raises:
+            CourseError: when the batch does not divide into that many.
+        """
+        parts = processes * self.accumulation
+        if self.batch_size % parts:
+            near = max(parts, round(self.batch_size / parts) * parts)
+            raise CourseError(
+                f"batch_size={self.batch_size} does not divide by {processes} process(es) × "
+                f"accumulation {self.accumulation} = {parts}: batch_size={near} does."
+            )
+        return parts
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        return Path(self.runs_dir or runs_dir()).expanduser() / self.name
+
+    def as_dict(self) -> dict[str, Any]:
+        """The settings as plain values for config.toml, where it lies itself left out."""
+        values = dataclasses.asdict(self)
+        del values["runs_dir"]
+        return values
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that decide what is computed; a resumed run must have equal ones."""
+        return {name: value for name, value in self.as_dict().items() if name not in FREE_TO_CHANGE}
+
+    def _whole_number(self, field: str, least: int) -> None:
+        value = getattr(self, field)
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            self._refuse(field, f"a whole number of at least {least}")
+
+    def _one_of(self, field: str, choices: tuple) -> None:
+        if getattr(self, field) not in choices:
+            self._refuse(field, "one of " + ", ".join(map(repr, choices)))
+
+    def _refuse(self, field: str, wanted: str) -> None:
+        raise CourseError(f"TrainConfig.{field} must be {wanted}; found {getattr(self, field)!r}.")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -37,7 +37,8 @@ def steps_per_epoch(batch_size: int, n: int) -> int:
     """
     if not 1 <= batch_size <= n:
         raise CourseError(
-            f"A batch of {batch_size} does not fit in {n} examples: choose a batch_size from 1 to {n}."
+            f"A batch of {batch_size} does not fit in {n} examples: "
+            f"choose a batch_size from 1 to {n}."
         )
     return n // batch_size
 

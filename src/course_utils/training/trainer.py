@@ -1,44 +1,45 @@
-"""The training loop."""
+"""The training loop: when to step, measure, evaluate, save and stop.
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+    Task ──batches──► OptimizerStep ──loss, norm──► Trainer ──► metrics.jsonl, bar, wandb, callbacks
+                                                       │
+                            StopSignals ──────────────►├──────► Checkpoints ──► snapshots
+
+One loop for every lab. What a step is stands in `step`, what a checkpoint is in `checkpoint`.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import send_to_device
 from torch import nn
 
+from course_utils.errors import CourseError
+from course_utils.training import rng, snapshots
 from course_utils.training.callbacks import Callback, Record
+from course_utils.training.checkpoint import Checkpoints, Position
 from course_utils.training.config import TrainConfig
+from course_utils.training.evaluation import evaluate
+from course_utils.training.memory import released_on_error
+from course_utils.training.precision import check_precision
+from course_utils.training.processes import Processes, describe, release, start_accelerator
+from course_utils.training.report import Report
+from course_utils.training.run_folder import RunFolder, Summary
+from course_utils.training.signals import Stop, StopRequests, in_notebook
+from course_utils.training.step import OptimizerStep, Schedule, StepResult, describe_optimizer
 from course_utils.training.task import Task
-
-Schedule = Callable[[int], float]
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What a run came to.
-
-    Attributes:
-        folder: runs/<name>.
-        step: Optimiser steps taken, over restarts.
-        finished: Whether that is all of them; otherwise `reason` says why it stopped.
-        metrics: The last line of metrics.jsonl (loss, val_loss, …).
-        elapsed_s: Seconds of training, without evaluation and saving, over restarts.
-        checkpoint: The newest checkpoint.
-    """
-
-    folder: Path
-    step: int
-    finished: bool
-    reason: str
-    metrics: Record
-    elapsed_s: float
-    checkpoint: Path
+from course_utils.training.throughput import peak, training_flops_per_item
 
 
 class Trainer:
     """Trains a model on a task; one trainer runs once.
+
+    On a CPU, and on a GPU whose kernels are deterministic, a run that was killed and started again
+    goes on bit for bit. (Some CUDA kernels add in the order in which threads arrive;
+    `torch.use_deterministic_algorithms(True)` avoids them.)
 
     Args:
         model: Any module; it is trained in place and stays usable, on the trainer's device.
@@ -49,12 +50,10 @@ class Trainer:
         recipe: Whatever else identifies the run (model size, augmentation, base weights), as
             nested dicts of TOML values: written to config.toml, and compared on resume.
         callbacks: Called in order.
-    """
 
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    device: torch.device
-    is_main: bool
+    Raises:
+        CourseError: when the settings do not fit the machine, the task or each other.
+    """
 
     def __init__(
         self,
@@ -67,16 +66,214 @@ class Trainer:
         recipe: Mapping[str, Any] | None = None,
         callbacks: Sequence[Callback] = (),
     ) -> None:
-        raise NotImplementedError
+        if task.batch_size != config.batch_size:
+            raise CourseError(
+                f"The task makes batches of {task.batch_size} and TrainConfig.batch_size is "
+                f"{config.batch_size}: give both the same."
+            )
+        self.model, self.optimizer, self.schedule = model, optimizer, schedule
+        self.task, self.config, self.callbacks = task, config, callbacks
+        self._what = {"optimizer": describe_optimizer(optimizer), "recipe": dict(recipe or {})}
+        self._processes = Processes.start()
+        self.device, self.is_main = self._processes.device, self._processes.is_main
+        check_precision(config.precision, self.device)
+        self._parts = config.parts(self._processes.count)
+        self._folder = RunFolder(config.folder)
+        self._report = Report(self._folder, config, task.unit, self.is_main)
+        self._position = Position()
+        self._saved: Path | None = None  # the newest checkpoint
+        self._result: StepResult | None = None  # of the newest step
+        self._stops = StopRequests()
+        self._stop: Stop | None = None
 
     def train(self) -> Summary:
         """Train to `config.steps`, from the newest checkpoint if there is one.
 
         Returns when finished, or stopped by a callback, or, in a notebook, by the stop button.
         A script that is interrupted or terminated exits with 130 or 143, after saving.
+
+        Raises:
+            CourseError: when the run cannot go on (a full disk, other settings than before, a loss
+                that is no number, no GPU memory left); what was saved stays.
         """
-        raise NotImplementedError
+        memory = released_on_error(self.config.batch_size // self._parts, self.config.accumulation)
+        with memory, ExitStack() as stack:
+            stack.enter_context(self._stops)
+            self._processes.on_main(lambda: stack.enter_context(self._folder.lock()))
+            self._open(stack)
+            self._loop()
+            summary = self._finish()
+        if self._stop and self._stop.exit_code and not in_notebook():
+            raise SystemExit(self._stop.exit_code)
+        return summary
 
     def request_stop(self, reason: str) -> None:
         """End the run after this step, with a checkpoint; `train` returns with `finished` False."""
-        raise NotImplementedError
+        self._stops.request(reason)
+
+    def _open(self, stack: ExitStack) -> None:
+        """Make everything ready for the first step, or for the one after the newest checkpoint.
+
+        Each thing registers with `stack` how it is undone: however the run ends, the model is
+        usable afterwards and nothing of the run stays in memory.
+        """
+        on_main, config = self._processes.on_main, self.config
+        if config.resume == "never" and (aside := on_main(self._folder.set_aside)):
+            self._report.say(f"The earlier run {config.name} was moved to {aside}.")
+        on_main(self._folder.create)
+        rng.seed_everything(config.seed, self._processes.index)
+        stack.callback(self._forget)
+        self._accelerator = start_accelerator(config.precision)
+        stack.callback(release, self._accelerator, self.model)
+        model, optimizer = self._accelerator.prepare(self.model, self.optimizer)
+        self._step = OptimizerStep(
+            self._accelerator, model, optimizer, self.schedule, self.task, config
+        )
+        stack.callback(self._step.reset)
+        self._checkpoints = Checkpoints(
+            self._folder.checkpoints,
+            config.keep,
+            {"train": config.identity(), **self._what},
+            self.model,
+            self.optimizer,
+            self._accelerator,
+            self._processes,
+        )
+        self._resume()
+        stack.callback(self._report.close)
+        on_main(
+            lambda: self._report.open(self._position, {"train": config.as_dict(), **self._what})
+        )
+        flops, peak_flops = on_main(self._measure_flops)
+        if config.compile:
+            self.model.compile()
+        self.model.train()
+        self._step.clear()
+        self._report.start(self._position, flops, peak_flops * self._processes.count)
+
+    def _resume(self) -> None:
+        self._saved, damage = self._checkpoints.newest()
+        for problem in damage:
+            self._report.warn(f"Skipped a damaged checkpoint: {problem}.")
+        if self._saved is not None:
+            self._position = self._checkpoints.load(self._saved)
+        elif self.config.resume == "must":
+            raise CourseError(
+                f"There is no checkpoint in {self._folder.checkpoints} to resume from: "
+                "resume='auto' starts from the beginning."
+            )
+        where = f"going on from {self._saved.name}" if self._saved else "from the beginning"
+        self._report.say(f"Run {self.config.name}: {describe(self._accelerator)}; {where}.")
+
+    def _measure_flops(self) -> tuple[float, float]:
+        """FLOPs per item, and a device's peak; before compilation, which hides operations."""
+        batch = send_to_device(self.task.batch(0, 0, self._parts), self.device)
+        with self._accelerator.autocast():
+            flops = training_flops_per_item(self.model, self.task, batch)
+        return flops, peak(self.device, self.config.precision).flops
+
+    def _loop(self) -> None:
+        config, position = self.config, self._position
+        while position.step < config.steps:
+            batches = self._step.batches(position.step)
+            items = self._agree(self._step.count(batches))
+            if self._stop:
+                return
+            evaluating, saving = self._due(config.eval_every), self._due(config.save_every)
+            logging = evaluating or saving or self._due(config.log_every)
+            self._result = self._step(position.step, batches, items, want_norm=logging)
+            position.step += 1
+            position.items += items
+            for callback in self.callbacks:
+                callback.on_step(self, position.step)
+            self._step.clear()
+            self._report.advance()
+            if logging:
+                self._log(evaluating)
+            if saving:
+                self._save()
+
+    def _due(self, every: int | None) -> bool:
+        """Whether the step about to be taken is an `every`-th one, or the last."""
+        step = self._position.step + 1
+        return step == self.config.steps or (every is not None and step % every == 0)
+
+    def _agree(self, count: int) -> int:
+        """The items of all processes' micro-batches, and whether any process asks to stop.
+
+        One sum answers both, so asking every step costs nothing extra, and all processes stop
+        after the same step.
+        """
+        items, *votes = self._processes.sum([count, *self._stops.votes()])
+        self._stop = self._stops.verdict(votes)
+        return int(items)
+
+    def _log(self, evaluating: bool) -> None:
+        assert self._result is not None
+        loss = self._mean_loss(self._result)  # waits for the GPU; only then is the clock right
+        self._position.elapsed_s = self._report.seconds
+        with self._report.clock_stopped():
+            val = self._evaluate() if evaluating else {}
+            record = self._report.line(self._position, loss, self._result, val)
+            for callback in self.callbacks:
+                callback.on_log(self, record)
+
+    def _evaluate(self) -> Record:
+        self._processes.share_buffers(self.model)
+        val = evaluate(self.task, self.model, self._accelerator)
+        for callback in self.callbacks:
+            callback.on_eval(self, self._position.step, val)
+        return val
+
+    def _mean_loss(self, result: StepResult) -> float:
+        """A step's loss per item, over all processes."""
+        [total] = self._processes.sum([result.loss_sum.item()])
+        loss = total / result.items
+        if not math.isfinite(loss):
+            saved = f"{self._saved.name} is from before" if self._saved else "nothing was saved yet"
+            raise CourseError(
+                f"The loss is {loss} at step {self._position.step} ({saved}): "
+                "lower the learning rate, warm up longer, or clip gradients (clip=1.0)."
+            )
+        return loss
+
+    def _save(self) -> Path:
+        if self._result is not None:
+            self._mean_loss(self._result)  # weights that diverged must not push out good ones
+        self._position.elapsed_s = self._report.seconds
+        with self._report.clock_stopped():
+            self._report.flush()
+            self._saved = self._checkpoints.save(self._position)
+        return self._saved
+
+    def _finish(self) -> Summary:
+        step, steps, name = self._position.step, self.config.steps, self.config.name
+        saved = self._saved
+        if saved is None or snapshots.step_of(saved) != step:
+            saved = self._save()
+        self._agree(0)  # a signal may have come during the last step
+        summary = Summary(
+            folder=self._folder.path,
+            step=step,
+            finished=step >= steps,
+            reason=self._stop.reason if self._stop and step < steps else "",
+            metrics=self._processes.on_main(self._folder.metrics.last),
+            elapsed_s=self._position.elapsed_s,
+            checkpoint=saved,
+        )
+        if summary.finished:
+            self._processes.on_main(lambda: self._folder.write_summary(summary))
+            self._report.say(
+                f"Run {name} finished: step {step}, {summary.elapsed_s:.1f} s of training, "
+                f"val_loss {summary.metrics['val_loss']:.4f}. It is saved in {saved}."
+            )
+        else:
+            self._report.warn(
+                f"Run {name} stopped at step {step} of {steps}: {summary.reason}. It is saved in "
+                f"{saved}; start it again with resume='auto' to go on from there."
+            )
+        return summary
+
+    def _forget(self) -> None:
+        for name in ("_accelerator", "_step", "_checkpoints", "_result"):
+            vars(self).pop(name, None)

@@ -1,0 +1,143 @@
+"""The processes of a run, and what they tell each other besides gradients.
+
+Gradients travel between GPUs (NCCL). Counts, stop signals and decisions are a few numbers in main
+memory, so they go over gloo: an all-reduce of CPU integers never waits for a GPU.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from accelerate import Accelerator, PartialState
+from accelerate.state import AcceleratorState
+from accelerate.utils import GradientAccumulationPlugin
+from torch import nn
+
+from course_utils.errors import CourseError
+from course_utils.training.config import Precision
+
+T = TypeVar("T")
+
+
+def start_accelerator(precision: Precision) -> Accelerator:
+    """The `Accelerator` of one run, among the processes that `Processes.start` joined.
+
+    Its state is global; resetting the part above the process group lets the trainers of a notebook
+    follow each other in different precisions. It accumulates nothing itself: `OptimizerStep`
+    divides by the global count, which a division by the number of micro-batches would ignore.
+    """
+    AcceleratorState._reset_state()
+    return Accelerator(
+        cpu=not torch.accelerator.is_available(),
+        mixed_precision=precision,
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
+    )
+
+
+def release(accelerator: Accelerator, model: nn.Module) -> None:
+    """Give the model back as it came, without autocast around its forward, and free the rest."""
+    for leftover in ("forward", "_original_forward", "_is_accelerate_prepared"):
+        vars(model).pop(leftover, None)
+    accelerator.free_memory()
+
+
+def describe(accelerator: Accelerator) -> str:
+    """What is really used, for the first line of a run's output."""
+    device = accelerator.device
+    if device.type == "cuda":
+        where = torch.cuda.get_device_name(device)
+    else:
+        where = f"{device.type}, {torch.get_num_threads()} threads each"
+    count = accelerator.num_processes
+    together = "" if count == 1 else f", {accelerator.distributed_type.value} over {_backend()}"
+    plural = "process" if count == 1 else "processes"
+    return f"{count} {plural} ({where}), precision {accelerator.mixed_precision}{together}"
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among those of the run; all of them must call a method for it to return."""
+
+    index: int
+    count: int
+    device: torch.device
+
+    @classmethod
+    def start(cls) -> "Processes":
+        """Join the processes that `accelerate launch` started; without it, be the only one.
+
+        Raises:
+            CourseError: when fewer work together than were launched: accelerate would train a
+                copy of the model in each.
+        """
+        state = PartialState(cpu=not torch.accelerator.is_available())
+        launched = int(os.environ.get("WORLD_SIZE", "1"))
+        if state.num_processes != launched:
+            raise CourseError(
+                f"{launched} processes were launched but {state.num_processes} work together "
+                f"({state.distributed_type.value}): launch with a file of labs/accelerate/."
+            )
+        return cls(state.process_index, state.num_processes, state.device)
+
+    @property
+    def is_main(self) -> bool:
+        return self.index == 0
+
+    def sum(self, values: Sequence[float]) -> list[float]:
+        """Element by element over all processes, in double precision (exact below 2⁵³)."""
+        if self.count == 1:
+            return list(values)
+        tensor = torch.tensor(values, dtype=torch.float64)
+        dist.all_reduce(tensor, group=_control_group(dist.group.WORLD))
+        return tensor.tolist()
+
+    def gather(self, value: T) -> list[T]:
+        """Every process's value, by index."""
+        if self.count == 1:
+            return [value]
+        values: list[Any] = [None] * self.count
+        dist.all_gather_object(values, value, group=_control_group(dist.group.WORLD))
+        return values
+
+    def on_main(self, action: Callable[[], T]) -> T:
+        """Let the main process act; all return its result, or all raise its `CourseError`.
+
+        Processes that decided alone could go separate ways and wait for each other for ever.
+        """
+        if self.count == 1:
+            return action()
+        outcome: list[Any] = [None, None]
+        if self.is_main:
+            try:
+                outcome[0] = action()
+            except CourseError as error:
+                outcome[1] = str(error)
+        dist.broadcast_object_list(outcome, src=0, group=_control_group(dist.group.WORLD))
+        if outcome[1] is not None:
+            raise CourseError(outcome[1])
+        return outcome[0]
+
+    def share_buffers(self, model: nn.Module) -> None:
+        """Give all the main process's buffers (running means of batch norm), as DDP does."""
+        if self.count > 1:
+            for buffer in model.buffers():
+                dist.broadcast(buffer, src=0)
+
+
+def sum_over_processes(*values: float) -> list[float]:
+    """Add up numbers over all processes; for a `Task.evaluate` that shares the work."""
+    return Processes.start().sum(values)
+
+
+def _backend() -> str:
+    return dist.get_backend()
+
+
+@cache
+def _control_group(world: Any) -> Any:
+    # The argument is the key: a new process group (a second notebook_launcher) gets a new one.
+    return world if dist.get_backend(world) == "gloo" else dist.new_group(backend="gloo")

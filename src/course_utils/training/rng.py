@@ -1,0 +1,60 @@
+"""Random number generators: seed them, remember them, put them back.
+
+Dropout and the like draw from global generators. A run that goes on after a restart draws the same
+numbers only if the generators' states travel with the checkpoint.
+"""
+
+import contextlib
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+State = dict[str, Any]
+
+
+def seed_everything(*key: int) -> None:
+    """Seed Python's, NumPy's and torch's generators (CPU and this process's GPU).
+
+    Args:
+        key: Non-negative numbers; every key has streams of its own. The trainer's is the seed and
+            the process, as with one stream for all, every GPU would drop the same neurons.
+    """
+    python, numpy, torch_seed = np.random.SeedSequence(key).generate_state(3)
+    random.seed(int(python))
+    np.random.seed(numpy)
+    torch.manual_seed(int(torch_seed))
+
+
+def capture() -> State:
+    """The state of all generators, in types that `torch.load(weights_only=True)` accepts."""
+    name, keys, *rest = np.random.get_state(legacy=True)
+    state = {
+        "python": random.getstate(),
+        "numpy": (name, np.asarray(keys).tolist(), *rest),
+        "torch": torch.get_rng_state(),
+    }
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def restore(state: State) -> None:
+    """Put back what `capture` returned. A GPU's state is skipped on a machine without one."""
+    random.setstate(state["python"])
+    np.random.set_state(state["numpy"])
+    torch.set_rng_state(state["torch"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
+
+
+@contextlib.contextmanager
+def preserved() -> Iterator[None]:
+    """Whatever is drawn inside the block, the generators go on as if it had not been."""
+    state = capture()
+    try:
+        yield
+    finally:
+        restore(state)

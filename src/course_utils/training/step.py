@@ -1,0 +1,160 @@
+"""One optimiser step: the gradient of the global batch, and the update. The heart of training."""
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import send_to_device
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from course_utils.errors import CourseError
+from course_utils.training.config import TrainConfig
+from course_utils.training.task import Task
+
+Schedule = Callable[[int], float]
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step knows afterwards; tensors stay on the device, as reading one waits for the GPU.
+
+    Attributes:
+        loss_sum: Over the items of this process's micro-batches.
+        items: Of all processes.
+        grad_norm: Before clipping; nan when nobody asked for it.
+        lr: Of the first parameter group.
+    """
+
+    loss_sum: Float[Tensor, ""]
+    items: int
+    grad_norm: Float[Tensor, ""] | float
+    lr: float
+
+
+class OptimizerStep:
+    """Turns global batch `step` into one update of the weights.
+
+        process 0   part 0: forward, backward   part 1: forward, backward ─┐
+                                                                           ├─ all-reduce ─ update
+        process 1   part 2: forward, backward   part 3: forward, backward ─┘
+                    └─────── no_sync ────────┘
+
+    The parts of a step do not know each other, yet their gradients add up to exactly that of the
+    whole batch, because each loss is a sum over items and is divided by the count of all of them.
+
+    Args:
+        model: As `accelerator.prepare` returned it, and likewise the optimiser.
+        schedule: Step (from 0) to the factor on the base learning rates.
+    """
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        schedule: Schedule,
+        task: Task,
+        config: TrainConfig,
+    ) -> None:
+        self._accelerator = accelerator
+        self._model, self._optimizer = model, optimizer
+        self._schedule, self._task, self._clip = schedule, task, config.clip
+        self._parameters = [p for p in model.parameters() if p.requires_grad]
+        self._base_lrs = [group["lr"] for group in optimizer.param_groups]
+        self._parts = config.parts(accelerator.num_processes)
+        first = accelerator.process_index * config.accumulation
+        self._my_parts = range(first, first + config.accumulation)
+
+    def batches(self, step: int) -> list[Any]:
+        """This process's micro-batches of a step."""
+        return [self._task.batch(step, part, self._parts) for part in self._my_parts]
+
+    def count(self, batches: Sequence[Any]) -> int:
+        """Items that the loss of these micro-batches sums over."""
+        return sum(self._task.count(batch) for batch in batches)
+
+    def __call__(
+        self, step: int, batches: Sequence[Any], items: int, want_norm: bool
+    ) -> StepResult:
+        """Learn from a step's micro-batches; the gradients stay in `p.grad` until `clear`.
+
+        Args:
+            step: Steps taken before this one.
+            batches: What `batches(step)` returned.
+            items: The count of all micro-batches of all processes.
+            want_norm: Whether the gradient's norm is to be known even if nothing clips it.
+        """
+        loss_sum = self._gradients(batches, items)
+        grad_norm = self._clip_gradients(want_norm)
+        lr = self._set_learning_rates(self._schedule(step))
+        self._optimizer.step()
+        return StepResult(loss_sum, items, grad_norm, lr)
+
+    def clear(self) -> None:
+        """Free the gradients, also those of parameters that the optimiser was not given."""
+        self._model.zero_grad(set_to_none=True)
+
+    def reset(self) -> None:
+        """Free the gradients and set the base learning rates, for a training that follows."""
+        self.clear()
+        self._set_learning_rates(1.0)
+
+    def _gradients(self, batches: Sequence[Any], items: int) -> Float[Tensor, ""]:
+        """Put the gradient of the loss per item into `p.grad`; returns this process's loss sum."""
+        # DDP averages gradients over processes. The factor turns that mean into the sum we want.
+        scale = self._accelerator.num_processes / items
+        loss_sum = torch.zeros((), device=self._accelerator.device)
+        for i, batch in enumerate(batches):
+            with self._no_sync_before(last=i == len(batches) - 1):
+                batch = send_to_device(batch, self._accelerator.device, non_blocking=True)
+                with self._accelerator.autocast():
+                    loss = self._task.loss(self._model, batch)
+                if loss.ndim:
+                    raise CourseError(
+                        f"{type(self._task).__name__}.loss must return one number, the sum over "
+                        f"the batch; it has shape {list(loss.shape)}."
+                    )
+                self._accelerator.backward(loss * scale)
+            loss_sum += loss.detach()
+        return loss_sum
+
+    def _no_sync_before(self, last: bool) -> AbstractContextManager:
+        # Processes exchange the accumulated gradient once, in the last backward pass.
+        return nullcontext() if last else self._accelerator.no_sync(self._model)
+
+    def _clip_gradients(self, want_norm: bool) -> Float[Tensor, ""] | float:
+        if self._clip is not None:
+            return self._accelerator.clip_grad_norm_(self._parameters, self._clip)
+        if not want_norm:
+            return math.nan
+        self._accelerator.unscale_gradients()
+        return torch.nn.utils.get_total_norm(
+            [p.grad for p in self._parameters if p.grad is not None]
+        )
+
+    def _set_learning_rates(self, factor: float) -> float:
+        for group, base in zip(self._optimizer.param_groups, self._base_lrs, strict=True):
+            group["lr"] = base * factor
+        return self._optimizer.param_groups[0]["lr"]
+
+
+def describe_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Kind and hyperparameters of an optimiser, as plain values: part of a run's identity."""
+    how_not_what = ("foreach", "fused", "capturable", "differentiable")  # torch's implementations
+    groups = [
+        {k: v for k, v in group.items() if _is_plain(v) and k not in how_not_what}
+        | {"parameters": sum(p.numel() for p in group["params"])}
+        for group in optimizer.param_groups
+    ]
+    return {"type": type(optimizer).__name__, "groups": groups}
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value)) and len(value) > 0
+    return isinstance(value, bool | int | float | str)
