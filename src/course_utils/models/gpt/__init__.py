@@ -1,0 +1,31 @@
+"""A small language model in the shape of Qwen3, one concern to a file.
+
+tokens ─► embedding ─► ┌ Block × n_layers ───────────────────────────┐ ─► RMSNorm ─► logits
+                       │ x ─ RMSNorm ─ GroupedQueryAttention ─(+)─►   │
+                       │ x ─ RMSNorm ─ SwiGLU ────────────────(+)─►   │
+                       └──────────────────────────────────────────────┘
+"""
+
+from course_utils.models.gpt.attention import GroupedQueryAttention, attend
+from course_utils.models.gpt.cache import KVCache
+from course_utils.models.gpt.config import PRESETS, GPTConfig, YaRN
+from course_utils.models.gpt.mlp import SwiGLU
+from course_utils.models.gpt.model import GPT, Block
+from course_utils.models.gpt.norm import RMSNorm
+from course_utils.models.gpt.rope import rope_frequencies, rotate, rotation_tables
+
+__all__ = [
+    "GPT",
+    "PRESETS",
+    "Block",
+    "GPTConfig",
+    "GroupedQueryAttention",
+    "KVCache",
+    "RMSNorm",
+    "SwiGLU",
+    "YaRN",
+    "attend",
+    "rope_frequencies",
+    "rotate",
+    "rotation_tables",
+]

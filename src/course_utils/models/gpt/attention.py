@@ -1,0 +1,94 @@
+"""Attention: every token gathers from the tokens it may see."""
+
+import math
+
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from course_utils.models.gpt.cache import KVCache
+from course_utils.models.gpt.config import GPTConfig
+from course_utils.models.gpt.norm import RMSNorm
+from course_utils.models.gpt.rope import rotate
+
+
+def attend(
+    query: Float[Tensor, "batch heads seq head_dim"],
+    key: Float[Tensor, "batch heads total head_dim"],
+    value: Float[Tensor, "batch heads total head_dim"],
+    visible: Bool[Tensor, "... seq total"] | None = None,
+) -> Float[Tensor, "batch heads seq head_dim"]:
+    """Scaled dot-product attention, written out.
+
+        softmax(query · keyᵀ / √head_dim) · value
+
+    Args:
+        query, key, value: one row per token and head.
+        visible: True where the query (row) may look at the key (column); None: everywhere.
+
+    Paper: Vaswani et al. (2017), "Attention Is All You Need". In the model, PyTorch's fused
+    version does the same without ever storing the seq × total matrix.
+    """
+    scores = query @ key.transpose(-2, -1) / math.sqrt(query.shape[-1])
+    if visible is not None:
+        scores = scores.masked_fill(~visible, float("-inf"))
+    return scores.softmax(dim=-1) @ value
+
+
+class GroupedQueryAttention(nn.Module):
+    """Causal self-attention in which groups of query heads share a key and a value head.
+
+    Queries and keys are normalised per head (QK-norm: their dot products cannot grow without
+    bound) and then rotated by position. Fewer key/value heads make the cache smaller, not the
+    number of patterns to attend with.
+
+    Papers: Ainslie et al. (2023), "GQA"; Henry et al. (2020), "Query-Key Normalization for
+    Transformers"; the order of the steps is that of Qwen3 (2025).
+    """
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.head_dim = config.head_dim
+        self.shared = config.group > 1
+        queries, shared = config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
+        self.query = nn.Linear(config.d_model, queries, bias=False)
+        self.key = nn.Linear(config.d_model, shared, bias=False)
+        self.value = nn.Linear(config.d_model, shared, bias=False)
+        self.output = nn.Linear(queries, config.d_model, bias=False)
+        self.query_norm = RMSNorm(config.head_dim, config.norm_eps)
+        self.key_norm = RMSNorm(config.head_dim, config.norm_eps)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch seq d_model"],
+        rotation: tuple[Float[Tensor, "... seq half"], Float[Tensor, "... seq half"]],
+        visible: Bool[Tensor, "... seq total"] | None = None,
+        cache: KVCache | None = None,
+        layer: int = 0,
+    ) -> Float[Tensor, "batch seq d_model"]:
+        """Attend within `x`, and to what `cache` remembers of layer `layer`.
+
+        `visible` None means causal: each position sees itself and everything before it.
+        """
+        query = self._heads(self.query(x))
+        key, value = self._heads(self.key(x)), self._heads(self.value(x))
+        query = rotate(self.query_norm(query), *rotation)
+        key = rotate(self.key_norm(key), *rotation)
+        if cache is not None:
+            key, value = cache.write(layer, key, value)
+        gathered = F.scaled_dot_product_attention(
+            query,
+            key,
+            value,
+            attn_mask=visible,
+            # One new token may see everything there is; without a mask, torch would have to be
+            # told where its row lies among the columns.
+            is_causal=visible is None and query.shape[2] > 1,
+            enable_gqa=self.shared,
+        )
+        return self.output(gathered.transpose(1, 2).flatten(2))
+
+    def _heads(
+        self, x: Float[Tensor, "batch seq features"]
+    ) -> Float[Tensor, "batch heads seq head_dim"]:
+        return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)

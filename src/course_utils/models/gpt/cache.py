@@ -1,0 +1,60 @@
+"""Keys and values that were computed once and are needed for every token to come."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from course_utils.models.gpt.config import GPTConfig
+
+
+class KVCache:
+    """Room for `capacity` positions of every layer, allocated once.
+
+    Growing a tensor by one position copies all of it for every token; here a token's keys and
+    values are written into their place, and attention reads a view of what is filled.
+    """
+
+    def __init__(
+        self,
+        config: GPTConfig,
+        batch: int,
+        capacity: int,
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        shape = (config.n_layers, batch, config.n_kv_heads, capacity, config.head_dim)
+        self.keys = torch.empty(shape, dtype=dtype, device=device)
+        self.values = torch.empty(shape, dtype=dtype, device=device)
+        self.length = 0
+
+    def write(
+        self,
+        layer: int,
+        keys: Float[Tensor, "batch n_kv_heads seq head_dim"],
+        values: Float[Tensor, "batch n_kv_heads seq head_dim"],
+    ) -> tuple[
+        Float[Tensor, "batch n_kv_heads total head_dim"],
+        Float[Tensor, "batch n_kv_heads total head_dim"],
+    ]:
+        """Append to one layer; returns all keys and values of that layer so far.
+
+        `length` moves on once for all layers: `advance` is called after the last of them.
+        """
+        end = self.length + keys.shape[2]
+        self.keys[layer, :, :, self.length : end] = keys
+        self.values[layer, :, :, self.length : end] = values
+        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
+
+    def advance(self, seq: int) -> None:
+        """`seq` more positions are filled in every layer."""
+        self.length += seq
+
+    def rewind(self, length: int) -> None:
+        """Forget everything after the first `length` positions."""
+        self.length = length
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the allocated room."""
+        return self.keys.nbytes + self.values.nbytes

@@ -1,0 +1,109 @@
+"""The numbers that define a model, checked, and the presets of the course."""
+
+from dataclasses import dataclass
+
+from course_utils.errors import CourseError
+
+
+@dataclass(frozen=True)
+class YaRN:
+    """Stretching a trained model's context: see `rope.rope_frequencies`.
+
+    Args:
+        factor: how many times longer the context becomes.
+        original_context: the length the model was trained on.
+        fast, slow: rotations within `original_context` above which a frequency is kept as it is,
+            and below which it is slowed down by `factor`; between them the two are blended.
+    """
+
+    factor: float
+    original_context: int
+    fast: float = 32.0
+    slow: float = 1.0
+
+
+@dataclass(frozen=True)
+class GPTConfig:
+    """Shape of a model.
+
+    Args:
+        vocab: number of different tokens.
+        d_model: width of the residual stream.
+        n_layers: blocks.
+        n_heads, n_kv_heads: query heads, and the key/value heads they share.
+        head_dim: width of one head.
+        d_ff: hidden width of the feed-forward network.
+        context: longest sequence.
+        rope_theta: base of the rotary wavelengths.
+        yarn: context extension, or None.
+        norm_eps: added to the mean square under RMSNorm's root.
+        tied: whether the output layer uses the embedding's weights.
+        dropout: share of residual updates set to zero in training.
+
+    Raises:
+        CourseError: when the numbers contradict each other.
+    """
+
+    vocab: int
+    d_model: int
+    n_layers: int
+    n_heads: int
+    n_kv_heads: int
+    head_dim: int
+    d_ff: int
+    context: int = 2048
+    rope_theta: float = 1e6
+    yarn: YaRN | None = None
+    norm_eps: float = 1e-6
+    tied: bool = True
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        sizes = ("vocab", "d_model", "n_layers", "n_heads", "n_kv_heads", "d_ff", "context")
+        for name in sizes:
+            if getattr(self, name) < 1:
+                raise CourseError(f"GPTConfig: {name} is {getattr(self, name)}, not at least 1.")
+        if self.n_heads % self.n_kv_heads:
+            raise CourseError(
+                f"GPTConfig: {self.n_heads} query heads cannot share {self.n_kv_heads} key/value "
+                "heads evenly. Make n_heads a multiple of n_kv_heads."
+            )
+        if self.head_dim % 2:
+            raise CourseError(
+                f"GPTConfig: head_dim is {self.head_dim}; RoPE turns pairs, so it must be even."
+            )
+
+    @property
+    def group(self) -> int:
+        """Query heads that share one key/value head."""
+        return self.n_heads // self.n_kv_heads
+
+    def n_parameters(self) -> int:
+        """Parameters of the model, counted from the shape alone."""
+        attention = 2 * self.d_model * self.head_dim * (self.n_heads + self.n_kv_heads)
+        norms = 2 * self.d_model + 2 * self.head_dim
+        block = attention + 3 * self.d_model * self.d_ff + norms
+        embeddings = self.vocab * self.d_model * (1 if self.tied else 2)
+        return embeddings + self.n_layers * block + self.d_model
+
+
+PRESETS = {
+    # For two CPU cores: seconds to minutes.
+    "nano": GPTConfig(
+        vocab=2048, d_model=128, n_layers=4, n_heads=4, n_kv_heads=2, head_dim=32, d_ff=384,
+        context=512,
+    ),
+    # The two sizes of minimind (Jingyao Gong, 2024): an evening on one GPU.
+    "minimind-26m": GPTConfig(
+        vocab=6400, d_model=512, n_layers=8, n_heads=8, n_kv_heads=2, head_dim=64, d_ff=1408
+    ),
+    "minimind-64m": GPTConfig(
+        vocab=6400, d_model=768, n_layers=8, n_heads=8, n_kv_heads=4, head_dim=96, d_ff=2432
+    ),
+    # GPT-2 small's size (Radford et al., 2019) with today's parts; two thirds of the feed-forward
+    # width, because SwiGLU has three matrices where GPT-2 has two.
+    "gpt2-124m": GPTConfig(
+        vocab=50304, d_model=768, n_layers=12, n_heads=12, n_kv_heads=12, head_dim=64, d_ff=2048,
+        context=1024,
+    ),
+}  # fmt: skip
