@@ -108,7 +108,8 @@ def to_hf(model: GPT) -> Any:
 
     theirs = Qwen3ForCausalLM(hf_config(model.config))
     theirs.load_state_dict(rename(model.state_dict(), _NAMES), strict=True)
-    return theirs.to(dtype=model.embedding.weight.dtype).eval()
+    torch.nn.Module.to(theirs, model.embedding.weight.dtype)
+    return theirs.eval()
 
 
 def from_hf(theirs: Any) -> GPT:
