@@ -1,0 +1,49 @@
+# Everything runs in .venv, which `environment` makes and repairs. It takes a moment when .venv is
+# ready. PYTHON=/path/to/python3.12 chooses the Python that .venv is made with.
+
+# What starts the set-up; that then looks for a Python that is new enough.
+PYTHONS := python3 python3.14 python3.13 python3.12 python3.11 /usr/bin/python3 $(PYTHON)
+LAUNCHER := $(shell for p in $(PYTHONS); do "$$p" -S -c "" 2>/dev/null && echo "$$p" && break; done)
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup lab test build check bench clean environment
+
+help:
+	@echo "make lab     open the course in JupyterLab (LESSON=02 opens a lesson)"
+	@echo "make test    run the tests"
+	@echo "make setup   only make the environment, .venv (6.5 GB; the others do it too)"
+	@echo "make build   write the notebooks from lessons/source"
+	@echo "make check   lint, format and types, and that the notebooks are up to date"
+	@echo "make bench   measure the training figures"
+	@echo "make clean   remove caches and build/ (your work, runs, data and .venv stay)"
+
+environment:
+	@test -n "$(LAUNCHER)" || { echo "The course needs Python 3.11 or newer; there is no python3 here." >&2; exit 1; }
+	@"$(LAUNCHER)" tools/bootstrap.py
+
+setup: environment
+	@echo "Ready. Next: make lab"
+
+lab: environment
+	@$(BIN)/course lab $(LESSON)
+
+test: environment
+	$(BIN)/python -m pytest
+
+build: environment
+	$(BIN)/course build
+
+check: environment
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/course build --check
+
+bench: environment
+	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+
+clean:
+	rm -rf build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find lessons labs src tests tools grading benchmarks \
+		\( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +

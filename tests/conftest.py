@@ -1,0 +1,31 @@
+"""Every test gets an empty home of its own, the smallest budgets, and no network."""
+
+import os
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+# Before torch is imported: it reads this once, and tests run beside other work.
+os.environ.setdefault("OMP_NUM_THREADS", str(min(2, os.cpu_count() or 1)))
+
+# A busy machine is no failure, and examples are not kept between runs.
+hypothesis.settings.register_profile("course", deadline=None, database=None)
+hypothesis.settings.load_profile("course")
+
+
+@pytest.fixture(scope="session")
+def shared_data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One data cache for the whole run: a set is fetched or unpacked once."""
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(autouse=True)
+def own_home(tmp_path: Path, shared_data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COURSE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("COURSE_RUNS_DIR", str(tmp_path / "runs"))
+    monkeypatch.setenv("COURSE_DATA_DIR", str(shared_data_dir))
+    monkeypatch.setenv("COURSE_PROFILE", "smoke")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
