@@ -6,6 +6,7 @@ axes takes `axes=`, so that a lesson can place several pictures side by side.
 """
 
 from collections.abc import Collection, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 from cycler import cycler
@@ -92,8 +93,7 @@ def image_grid(
     rows = -(-len(images) // columns)
     height = 1.02 * rows + (0.22 * rows if titles else 0) + (0.35 if heading else 0)
     figure, grid = plt.subplots(rows, columns, figsize=(0.98 * columns, height), squeeze=False)
-    limit = images.abs().max().item() or 1.0
-    how = {"cmap": SIGNED, "vmin": -limit, "vmax": limit} if signed else {}
+    how = _colours(images, signed)
     for index, axes in enumerate(grid.flat):
         shown = index < len(images)
         title = titles[index] if titles and shown else ""
@@ -126,6 +126,16 @@ def run_curves(runs: dict[str, list[dict]], *, axes: Axes | None = None) -> None
     axes.legend()
 
 
+def _colours(images: Tensor, signed: bool) -> dict[str, Any]:
+    """Arguments for `imshow`: grey values as they are, or signed ones around a white zero."""
+    if not signed:
+        return {}
+    # The last percent is left to saturate: one extreme pixel must not make all others pale.
+    magnitudes = images.abs().flatten()
+    limit = magnitudes.kthvalue(max(1, int(0.99 * len(magnitudes)))).values.item() or 1.0
+    return {"cmap": SIGNED, "vmin": -limit, "vmax": limit}
+
+
 def image_table(
     rows: dict[str, Tensor],
     column_titles: list[str] | None = None,
@@ -142,8 +152,7 @@ def image_table(
     figure, grid = plt.subplots(len(rows), columns, figsize=size, squeeze=False)
     for row, (label, images) in enumerate(rows.items()):
         images = images.detach().float().cpu()
-        limit = images.abs().max().item() or 1.0
-        how = {"cmap": SIGNED, "vmin": -limit, "vmax": limit} if signed else {}
+        how = _colours(images, signed)
         for column, axes in enumerate(grid[row]):
             bare(axes, column_titles[column] if column_titles and row == 0 else "")
             if column < len(images):
@@ -187,9 +196,13 @@ def grouped_bars(
     ylabel: str,
     log: bool = False,
     number: str = "{:.3g}",
+    level: tuple[str, float] | None = None,
     axes: Axes | None = None,
 ) -> None:
-    """Draw bars side by side, one colour for each series, each with its number on top."""
+    """Draw bars side by side, one colour for each series, each with its number on top.
+
+    `level` is a named line to compare the bars with, `("limit", 3.0)`.
+    """
     axes = axes or plt.subplots()[1]
     width = 0.8 / len(series)
     for index, (name, values) in enumerate(series.items()):
@@ -201,6 +214,36 @@ def grouped_bars(
     axes.margins(y=0.12)
     if log:
         axes.set_yscale("log")
+    if level:
+        axes.axhline(level[1], color=RED, linestyle="--", label=level[0])
     axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
-    if len(series) > 1:
+    if len(series) > 1 or level:
         axes.legend()
+
+
+def dots(
+    labels: Sequence[str],
+    values: Sequence[float],
+    *,
+    title: str,
+    ylabel: str,
+    number: str = "{:.2f}",
+    axes: Axes | None = None,
+) -> None:
+    """Draw one dot for each value, and a band over their range: for values that differ by little,
+    where bars would have to start at zero."""
+    axes = axes or plt.subplots()[1]
+    axes.axhspan(min(values), max(values), color=PALE, zorder=0)
+    axes.plot(labels, values, "o", markersize=8)
+    for index, value in enumerate(values):
+        axes.annotate(
+            number.format(value),
+            (index, value),
+            xytext=(0, 8),
+            textcoords="offset points",
+            ha="center",
+            fontsize=8,
+        )
+    axes.margins(x=0.08, y=0.35)
+    axes.grid(axis="x", visible=False)
+    axes.set(title=title, ylabel=ylabel)
