@@ -208,3 +208,20 @@ def test_a_rewound_cache_goes_on_as_if_nothing_had_been():
         model(torch.randint(97, (1, 5)), cache=cache)
         cache.rewind(8)
         assert torch.equal(model(tokens[:, 8:], cache=cache), expected)
+
+
+def test_left_padding_changes_nothing_for_the_real_tokens():
+    model = random_model(SMALL)
+    tokens, padding = torch.randint(97, (1, 9)), torch.randint(97, (1, 4))
+    padded = torch.cat((padding, tokens), dim=1)
+    with torch.no_grad():
+        expected = model(tokens)
+        whole = model(padded, first=torch.tensor([4]))
+        assert torch.isfinite(whole).all()
+        torch.testing.assert_close(whole[:, 4:], expected, rtol=1e-4, atol=1e-4)
+        cache = KVCache(SMALL, batch=1, capacity=16)
+        pieces = [
+            model(p, cache=cache, first=torch.tensor([4])) for p in padded.split([10, 1, 2], 1)
+        ]
+        cached = torch.cat(pieces, dim=1)
+        torch.testing.assert_close(cached[:, 4:], expected, rtol=1e-4, atol=1e-4)

@@ -77,6 +77,7 @@ class GPT(nn.Module):
         tokens: Int[Tensor, "batch seq"],
         *,
         documents: Int[Tensor, "batch seq"] | None = None,
+        first: Int[Tensor, "batch"] | None = None,
         cache: KVCache | None = None,
     ) -> Float[Tensor, "batch seq vocab"]:
         """Logits of the token after each position.
@@ -86,22 +87,26 @@ class GPT(nn.Module):
             documents: for several documents packed into a row, the number of each token's own:
                 no token sees another document. Distances are what RoPE encodes, so positions need
                 not start again at zero.
+            first: for rows padded on the left to one length, the column of each row's first real
+                token: nothing before it is seen.
             cache: continue after what it holds; `tokens` are then only the new ones.
         """
-        return self.output(self.features(tokens, documents=documents, cache=cache))
+        features = self.features(tokens, documents=documents, first=first, cache=cache)
+        return self.output(features)
 
     def features(
         self,
         tokens: Int[Tensor, "batch seq"],
         *,
         documents: Int[Tensor, "batch seq"] | None = None,
+        first: Int[Tensor, "batch"] | None = None,
         cache: KVCache | None = None,
     ) -> Float[Tensor, "batch seq d_model"]:
         """The normalised stream after the last block: what the output layer reads."""
         start, seq = cache.length if cache else 0, tokens.shape[1]
         positions = torch.arange(start, start + seq, device=tokens.device)
         rotation = rotation_tables(positions, self.frequencies, self.config.yarn)
-        visible = self._visible(start, seq, documents, tokens.device)
+        visible = visibility(start, seq, tokens.device, documents, first)
         x = self.embedding(tokens)
         for layer, block in enumerate(self.blocks):
             x = block(x, rotation, visible, cache, layer)
@@ -109,16 +114,29 @@ class GPT(nn.Module):
             cache.advance(seq)
         return self.norm(x)
 
-    @staticmethod
-    def _visible(
-        start: int, seq: int, documents: Tensor | None, device: torch.device
-    ) -> Bool[Tensor, "... seq total"] | None:
-        """Who may look at whom, or None where plain causal attention says it all."""
-        if documents is None and (start == 0 or seq == 1):
-            return None
-        total = start + seq
-        causal = torch.ones(seq, total, dtype=torch.bool, device=device).tril(start)
-        if documents is None:
-            return causal
+
+def visibility(
+    start: int,
+    seq: int,
+    device: torch.device,
+    documents: Int[Tensor, "batch seq"] | None = None,
+    first: Int[Tensor, "batch"] | None = None,
+) -> Bool[Tensor, "... seq total"] | None:
+    """Which of `start + seq` columns each of the last `seq` rows may look at.
+
+    None where plain causal attention says it all; fused attention is fastest without a mask.
+    """
+    if documents is None and first is None and (start == 0 or seq == 1):
+        return None
+    total = start + seq
+    visible = torch.ones(seq, total, dtype=torch.bool, device=device).tril(start)
+    if documents is not None:
         same = documents[:, :, None] == documents[:, None, :]
-        return (causal & same)[:, None]
+        visible = (visible & same)[:, None]
+    if first is not None:
+        column, row = torch.arange(total, device=device), torch.arange(start, total, device=device)
+        real = column >= first[:, None, None]
+        # A padded row looks at itself: with nothing to look at, softmax would give NaN.
+        itself = column == row[:, None]
+        visible = visible & (real | itself)[:, None]
+    return visible
