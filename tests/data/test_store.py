@@ -301,6 +301,17 @@ def test_force_fetches_again(two_files: Course, server: FileServer) -> None:
     assert store.verify("pair").ok
 
 
+def test_force_that_fails_says_so_and_keeps_what_was_there(
+    two_files: Course, server: FileServer
+) -> None:
+    folder = store.find("pair")
+    del server.files["pair/text.bin"]
+    with pytest.raises(CourseError, match="here and intact, but no source delivered it anew"):
+        store.fetch("pair", force=True)
+    assert store.find("pair") == folder
+    assert (folder / "text.bin").read_bytes() == TEXT
+
+
 def test_status_says_what_is_where(two_files: Course) -> None:
     two_files.add("nowhere", {"a.txt": OTHER}, {"kind": "bundled"})
     store.find("pair")

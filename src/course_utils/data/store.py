@@ -71,11 +71,11 @@ def fetch(name: str, *, force: bool = False) -> Path:
             return report.folder
     with disk_errors(dataset, cache), only_one(cache, name):
         # Looked at again under the lock: another process may just have fetched it.
-        wanted = [e for e in dataset.files if force or e.name in inspect(dataset, cache).problems]
+        problems = inspect(dataset, cache).problems
+        wanted = [entry for entry in dataset.files if force or entry.name in problems]
         _require_space(dataset, wanted, cache)
-        said = _bring(dataset, wanted, cache)
-    report = inspect(dataset, cache)
-    if not report.ok:
+        left, said = _bring(dataset, wanted, cache)
+    if left or not inspect(dataset, cache).ok:
         raise CourseError(_failure(dataset, said))
     return cache
 
@@ -116,8 +116,10 @@ def _best(reports: Iterator[Report]) -> Report:
     return min(reports, key=lambda report: rank[report.state])
 
 
-def _bring(dataset: DataSet, wanted: Sequence[FileEntry], cache: Path) -> list[str]:
-    """Try the sources in order until every wanted file is in the cache; returns what went wrong."""
+def _bring(
+    dataset: DataSet, wanted: Sequence[FileEntry], cache: Path
+) -> tuple[Sequence[FileEntry], list[str]]:
+    """Try the sources in order; returns the files that none of them brought, and what each said."""
     said: list[str] = []
     for source in dataset.sources:
         if not wanted:
@@ -131,7 +133,7 @@ def _bring(dataset: DataSet, wanted: Sequence[FileEntry], cache: Path) -> list[s
         said += [f"{where}: {reason}" for reason in reasons]
     if not wanted:
         shutil.rmtree(cache / _INCOMING, ignore_errors=True)
-    return said
+    return wanted, said
 
 
 def scratch_folder(cache: Path, where: str) -> Path:
@@ -166,7 +168,9 @@ def _bring_from(
 
 def _failure(dataset: DataSet, said: Sequence[str]) -> str:
     report = _best(_reports(dataset))
-    if report.state == "missing":
+    if report.ok:
+        found = f"{dataset.name} is here and intact, but no source delivered it anew"
+    elif report.state == "missing":
         found = f"{dataset.name} is not on this machine, and no source delivered it"
     else:
         name, problem = next(iter(report.problems.items()))
