@@ -234,7 +234,7 @@ def every_seed_its_own(student, rng):
 
 
 def scaled_by_std(student, rng):
-    """`std` is the standard deviation"""
+    """std is the standard deviation"""
     seed = new_seed(rng)
     for std in (0.02, 3.0):
         assert_close(student((50,), seed, std=std), std * drawn((50,), seed), f"std={std}")

@@ -102,7 +102,7 @@ plots.image_grid(
 #
 # ## Your first exercise
 #
-# How good is it? The measure is the **accuracy**: the share of test images that it gets right. Somebody has written it already, and the code runs. But a number that looks reasonable is not always the right one.
+# How good is it? The measure is the **accuracy**: the share of test images that it gets right. Somebody has written it already: the code runs, and out comes a number. That does not make it the right one.
 #
 # This exercise is special: the cell holds a *wrong* function, and you repair it. In all other exercises you start from an empty body.
 #
@@ -268,7 +268,7 @@ plots.dots(
 )
 
 # %% [markdown] lang="en"
-# The height of the grey band is the noise of the experiment. An improvement that is smaller than that is no improvement until you have shown it on several seeds. Every comparison in this course is made that way.
+# The height of the grey band is the noise of the experiment. An improvement that is smaller than that is no improvement until you have shown it on several seeds. Ask for several seeds whenever somebody shows you a single number.
 #
 # ## What you have now
 #
