@@ -336,7 +336,7 @@ tensors = {
     name: torch.tensor(values[name], requires_grad=True) for name in ("x", "w", "bias", "target")
 }
 x, w, bias, target = tensors.values()
-loss = (x + (w * x + bias).tanh() - target) ** 2
+loss = ((w * x + bias).tanh() + x - target) ** 2
 loss.backward()
 for name, tensor in tensors.items():
     print(f"d loss / d {name:6}   PyTorch {tensor.grad:+.6f}   yours {gradients[name]:+.6f}")
