@@ -215,9 +215,12 @@ def grouped_bars(
     if log:
         axes.set_yscale("log")
     if level:
-        axes.axhline(level[1], color=RED, linestyle="--", label=level[0])
+        axes.axhline(level[1], color=RED, linestyle="--")
+        axes.annotate(
+            level[0], (0.01, level[1]), xycoords=axes.get_yaxis_transform(), color=RED, va="bottom"
+        )
     axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
-    if len(series) > 1 or level:
+    if len(series) > 1:
         axes.legend()
 
 
