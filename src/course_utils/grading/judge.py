@@ -1,6 +1,8 @@
 """Running an exercise's checks on somebody's version of its reference."""
 
+import contextlib
 import linecache
+import sys
 import traceback
 import zlib
 from dataclasses import dataclass
@@ -66,7 +68,8 @@ def run_check(exercise: Exercise, check: Check, student: Any, seed: int) -> Outc
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(own_seed)
         try:
-            with time_limit():
+            # nbgrader takes all points from a cell with anything on stderr, a warning included.
+            with time_limit(), contextlib.redirect_stderr(sys.stdout):
                 check(student, rng)
         except CheckFailure as failure:
             return Outcome(
