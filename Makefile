@@ -11,7 +11,7 @@ BIN := .venv/bin
 
 help:
 	@echo "make lab     open the course in JupyterLab (LESSON=02 opens a lesson)"
-	@echo "make test    run the tests"
+	@echo "make test    run the tests (ARGS=\"-k name\" chooses)"
 	@echo "make setup   only make the environment, .venv (6.5 GB; the others do it too)"
 	@echo "make build   write the notebooks from lessons/source"
 	@echo "make check   lint, format and types, and that the notebooks are up to date"
@@ -29,7 +29,7 @@ lab: environment
 	@$(BIN)/course lab $(LESSON)
 
 test: environment
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(ARGS)
 
 build: environment
 	$(BIN)/course build

@@ -112,12 +112,11 @@ def made_by_two(
     place = make_project(tmp_path_factory.mktemp("finished") / "a project")
     with pytest.MonkeyPatch.context() as patch:
         offline_pip(patch)
-        held = HeldBuild(place)
-        first = start(place)
-        held.wait(first)
-        second = start(place)
-        await_line(second, "waiting for it")
-        held.release()
+        with HeldBuild(place) as held:
+            first = start(place)
+            held.wait(first)
+            second = start(place)
+            await_line(second, "waiting for it")
         for process in (first, second):
             process.communicate()
     return place, [first.returncode, second.returncode], builds(place)
@@ -165,7 +164,7 @@ def works(place: environment.Place) -> bool:
 
 
 class HeldBuild:
-    """Makes the next build stop half-way, until it is released."""
+    """Makes the next build stop half-way until it is released, at the latest at its own end."""
 
     def __init__(self, place: environment.Place) -> None:
         self.paths = [place.root / "reached", place.root / "release"]
@@ -174,17 +173,22 @@ class HeldBuild:
         # Open for both directions, neither waits for the other side.
         self.reached, self.going = (os.open(path, os.O_RDWR) for path in self.paths)
 
+    def __enter__(self) -> "HeldBuild":
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self.release()
+        os.close(self.reached)
+        os.close(self.going)
+
     def wait(self, process: subprocess.Popen) -> None:
         while not select.select([self.reached], [], [], 1)[0]:
             assert process.poll() is None, f"it ended before it built: {process.stderr.read()}"
 
     def release(self) -> None:
-        """Let the build go on, and later ones pass."""
-        for path in self.paths:
-            path.unlink()
         os.write(self.going, b"go\n")
-        os.close(self.reached)
-        os.close(self.going)
+        for path in self.paths:
+            path.unlink(missing_ok=True)
 
 
 # ---- From nothing, and again -----------------------------------------------------------------
@@ -213,15 +217,13 @@ def test_a_ready_environment_is_left_alone(
 # ---- Broken ----------------------------------------------------------------------------------
 
 
-def kill_half_way(place: environment.Place, with_pip: bool) -> HeldBuild:
+def kill_half_way(place: environment.Place, held: HeldBuild, with_pip: bool) -> None:
     """SIGKILL a set-up while pip is at work, without or with that pip."""
     edit(place)
-    held = HeldBuild(place)
     victim = start(place, start_new_session=True)
     held.wait(victim)
     os.killpg(victim.pid, signal.SIGKILL) if with_pip else victim.kill()
     victim.communicate()
-    return held
 
 
 def test_killed_half_way_is_repaired_and_a_linked_folder_stays_a_link(
@@ -229,12 +231,12 @@ def test_killed_half_way_is_repaired_and_a_linked_folder_stays_a_link(
 ) -> None:
     ready.venv.rename(tmp_path / "elsewhere")
     ready.venv.symlink_to(tmp_path / "elsewhere")
-    held = kill_half_way(ready, with_pip=False)
-    assert environment.examine(ready) == ("broken", "its set-up was interrupted")
-    (ready.venv / "debris").write_text("half a package")
-    repair = start(ready)
-    await_line(repair, "waiting for it")  # for the pip that is still at work in there
-    held.release()
+    with HeldBuild(ready) as held:
+        kill_half_way(ready, held, with_pip=False)
+        assert environment.examine(ready) == ("broken", "its set-up was interrupted")
+        (ready.venv / "debris").write_text("half a package")
+        repair = start(ready)
+        await_line(repair, "waiting for it")  # for the pip that is still at work in there
     repair.communicate()
     assert repair.returncode == 0
     assert environment.examine(ready)[0] == "ready"
@@ -247,7 +249,8 @@ def test_killed_half_way_is_repaired_and_a_linked_folder_stays_a_link(
 
 def test_killed_with_pip_is_recognised(ready: environment.Place) -> None:
     before = environment.read_stamp(ready)
-    kill_half_way(ready, with_pip=True).release()
+    with HeldBuild(ready) as held:
+        kill_half_way(ready, held, with_pip=True)
     assert environment.examine(ready) == ("broken", "its set-up was interrupted")
     assert before is not None
     environment.write_stamp(ready, before)  # nothing was harmed: spare the time of a repair
