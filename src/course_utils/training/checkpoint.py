@@ -12,6 +12,7 @@ code on loading: `torch.load` is used with `weights_only=True`.
 """
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -95,11 +96,12 @@ class Checkpoints:
                 return snapshots.write(self._root, position.step, fill, self._keep)
             # A full disk is an OSError in Python, and these two in the libraries' own writers.
             except (OSError, SafetensorError, RuntimeError) as error:
-                older = [version.name for version in snapshots.versions(self._root)]
-                last = f"{older[-1]} is intact" if older else "there is none before it"
+                older = snapshots.versions(self._root)
+                last = f"{older[-1].name} is intact" if older else "There is none before it"
+                free = shutil.disk_usage(self._root).free / 1e6
                 raise CourseError(
-                    f"Could not save step {position.step} in {self._root}: {error}\n"
-                    f"The newest checkpoint, {last}. Free space and start the same again to go on."
+                    f"Could not save step {position.step} in {self._root} ({free:.0f} MB are free "
+                    f"there): {error}\n{last}. Make room and start the same again to go on."
                 ) from error
 
         return self._processes.on_main(write)

@@ -14,12 +14,9 @@ Tracking = Literal["none", "wandb"]
 Resume = Literal["auto", "never", "must"]
 Progress = Literal["auto", "bar", "off"]
 
-# A run that goes on may change these: they decide how long and on what machine it runs, how often
-# it reports, and where to; the rest decides what is computed.
-FREE_TO_CHANGE = frozenset(
-    ("name", "runs_dir", "steps", "accumulation", "compile", "eval_every", "save_every")
-    + ("log_every", "keep", "tracking", "resume", "progress")
-)
+# What a run computes hangs on these (and on the optimiser, the model, the data). The other settings
+# say how long and on what machine it runs and how often it reports: it may change them on resume.
+DECISIVE = ("batch_size", "precision", "clip", "seed")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,14 +108,14 @@ class TrainConfig:
         return Path(self.runs_dir or runs_dir()).expanduser() / self.name
 
     def as_dict(self) -> dict[str, Any]:
-        """The settings as plain values for config.toml, where it lies itself left out."""
+        """The settings as plain values, for config.toml."""
         values = dataclasses.asdict(self)
         del values["runs_dir"]
         return values
 
     def identity(self) -> dict[str, Any]:
         """The settings that decide what is computed; a resumed run must have equal ones."""
-        return {name: value for name, value in self.as_dict().items() if name not in FREE_TO_CHANGE}
+        return {name: getattr(self, name) for name in DECISIVE}
 
     def _whole_number(self, field: str, least: int) -> None:
         value = getattr(self, field)

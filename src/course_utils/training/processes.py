@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from accelerate import Accelerator, PartialState
+from accelerate import Accelerator, DistributedType, PartialState
 from accelerate.state import AcceleratorState
-from accelerate.utils import GradientAccumulationPlugin
+from accelerate.utils import GradientAccumulationPlugin, parse_flag_from_env
 from torch import nn
 
 from course_utils.errors import CourseError
@@ -32,17 +32,32 @@ def start_accelerator(precision: Precision) -> Accelerator:
     """
     AcceleratorState._reset_state()
     return Accelerator(
-        cpu=not torch.accelerator.is_available(),
+        cpu=_on_cpu(),
         mixed_precision=precision,
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
     )
+
+
+def prepare(
+    accelerator: Accelerator, model: nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """Move the model to its device, wrap it for several processes, and fit the optimiser to it.
+
+    accelerate's own optimiser is passed on only where it does something, which is scaling fp16
+    gradients: in every step it looks on the disk for a package, and a small model notices.
+    """
+    model, wrapped = accelerator.prepare(model, optimizer)
+    plain = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
+    needs_wrapper = accelerator.scaler is not None or accelerator.distributed_type not in plain
+    return model, wrapped if needs_wrapper else optimizer
 
 
 def release(accelerator: Accelerator, model: nn.Module) -> None:
     """Give the model back as it came, without autocast around its forward, and free the rest."""
     for leftover in ("forward", "_original_forward", "_is_accelerate_prepared"):
         vars(model).pop(leftover, None)
-    accelerator.free_memory()
+    if accelerator.device.type != "cpu":  # it runs the garbage collector, which takes its time
+        accelerator.free_memory()
 
 
 def describe(accelerator: Accelerator) -> str:
@@ -53,7 +68,9 @@ def describe(accelerator: Accelerator) -> str:
     else:
         where = f"{device.type}, {torch.get_num_threads()} threads each"
     count = accelerator.num_processes
-    together = "" if count == 1 else f", {accelerator.distributed_type.value} over {_backend()}"
+    together = (
+        "" if count == 1 else f", {accelerator.distributed_type.value} over {dist.get_backend()}"
+    )
     plural = "process" if count == 1 else "processes"
     return f"{count} {plural} ({where}), precision {accelerator.mixed_precision}{together}"
 
@@ -74,7 +91,7 @@ class Processes:
             CourseError: when fewer work together than were launched: accelerate would train a
                 copy of the model in each.
         """
-        state = PartialState(cpu=not torch.accelerator.is_available())
+        state = PartialState(cpu=_on_cpu())
         launched = int(os.environ.get("WORLD_SIZE", "1"))
         if state.num_processes != launched:
             raise CourseError(
@@ -133,8 +150,8 @@ def sum_over_processes(*values: float) -> list[float]:
     return Processes.start().sum(values)
 
 
-def _backend() -> str:
-    return dist.get_backend()
+def _on_cpu() -> bool:
+    return parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
 
 
 @cache

@@ -84,13 +84,15 @@ class RunFolder:
 def refuse_other_settings(
     saved: Mapping[str, Any], own: Mapping[str, Any], run: str, prefix: str = ""
 ) -> None:
-    """Compare two nested dicts of settings, that of a checkpoint and that of now.
+    """Compare the nested settings of a checkpoint with those of now.
 
     Raises:
         CourseError: at the first entry that differs, naming it and both values.
     """
     for key in [*own, *(key for key in saved if key not in own)]:
         old, new, name = saved.get(key), own.get(key), f"{prefix}{key}"
+        if isinstance(old, list) and isinstance(new, list):
+            old, new = dict(enumerate(old)), dict(enumerate(new))
         if isinstance(old, Mapping) and isinstance(new, Mapping):
             refuse_other_settings(old, new, run, f"{name}.")
         elif old != new:

@@ -88,7 +88,14 @@ class OptimizerStep:
             batches: What `batches(step)` returned.
             items: The count of all micro-batches of all processes.
             want_norm: Whether the gradient's norm is to be known even if nothing clips it.
+
+        Raises:
+            CourseError: when everything in the global batch is masked.
         """
+        if not items:
+            raise CourseError(
+                f"Step {step} has no {self._task.unit} to learn from: all of its batch is masked."
+            )
         loss_sum = self._gradients(batches, items)
         grad_norm = self._clip_gradients(want_norm)
         lr = self._set_learning_rates(self._schedule(step))
@@ -97,7 +104,8 @@ class OptimizerStep:
 
     def clear(self) -> None:
         """Free the gradients, also those of parameters that the optimiser was not given."""
-        self._model.zero_grad(set_to_none=True)
+        for parameter in self._parameters:
+            parameter.grad = None
 
     def reset(self) -> None:
         """Free the gradients and set the base learning rates, for a training that follows."""

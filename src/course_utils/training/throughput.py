@@ -7,6 +7,7 @@ needs, not what was executed: recomputing activations does not raise it.
     MFU = items/s × FLOPs per item / (processes × peak FLOP/s)
 """
 
+import re
 import time
 from dataclasses import dataclass
 from functools import cache
@@ -25,6 +26,7 @@ from course_utils.training.task import Task
 # figure for sparse ones). More specific names come first.
 DATASHEET_PEAK = {
     "H200": 989e12,
+    "H100 NVL": 835e12,
     "H100 PCIe": 756e12,
     "H100": 989e12,  # SXM
     "A100": 312e12,
@@ -49,9 +51,9 @@ def peak(device: torch.device, precision: Precision) -> Peak:
     leaves unused is then visible. Devices without an entry (CPUs) are measured.
     """
     if device.type == "cuda":
-        name = torch.cuda.get_device_name(device)
+        words = set(re.split(r"[ -]", torch.cuda.get_device_name(device)))
         for model, flops in DATASHEET_PEAK.items():
-            if set(model.split()) <= set(name.split()):
+            if set(model.split()) <= words:
                 return Peak(flops, f"data sheet of {model}, dense 16 bit")
     return Peak(measured_peak(device, COMPUTE_DTYPE[precision]), "measured matrix product")
 

@@ -25,7 +25,7 @@ from course_utils.training.config import TrainConfig
 from course_utils.training.evaluation import evaluate
 from course_utils.training.memory import released_on_error
 from course_utils.training.precision import check_precision
-from course_utils.training.processes import Processes, describe, release, start_accelerator
+from course_utils.training.processes import Processes, describe, prepare, release, start_accelerator
 from course_utils.training.report import Report
 from course_utils.training.run_folder import RunFolder, Summary
 from course_utils.training.signals import Stop, StopRequests, in_notebook
@@ -125,7 +125,7 @@ class Trainer:
         stack.callback(self._forget)
         self._accelerator = start_accelerator(config.precision)
         stack.callback(release, self._accelerator, self.model)
-        model, optimizer = self._accelerator.prepare(self.model, self.optimizer)
+        model, optimizer = prepare(self._accelerator, self.model, self.optimizer)
         self._step = OptimizerStep(
             self._accelerator, model, optimizer, self.schedule, self.task, config
         )
@@ -230,16 +230,19 @@ class Trainer:
         [total] = self._processes.sum([result.loss_sum.item()])
         loss = total / result.items
         if not math.isfinite(loss):
-            saved = f"{self._saved.name} is from before" if self._saved else "nothing was saved yet"
-            raise CourseError(
-                f"The loss is {loss} at step {self._position.step} ({saved}): "
-                "lower the learning rate, warm up longer, or clip gradients (clip=1.0)."
-            )
+            raise self._divergence(f"loss is {loss}")
         return loss
 
+    def _divergence(self, what: str) -> CourseError:
+        before = f"{self._saved.name} is from before" if self._saved else "nothing was saved before"
+        return CourseError(
+            f"The {what} at step {self._position.step} ({before}): "
+            "lower the learning rate, warm up longer, or clip gradients (clip=1.0)."
+        )
+
     def _save(self) -> Path:
-        if self._result is not None:
-            self._mean_loss(self._result)  # weights that diverged must not push out good ones
+        if not all(p.isfinite().all() for p in self.model.parameters()):
+            raise self._divergence("weights are not all finite")  # they would push out good ones
         self._position.elapsed_s = self._report.seconds
         with self._report.clock_stopped():
             self._report.flush()
@@ -265,7 +268,7 @@ class Trainer:
             self._processes.on_main(lambda: self._folder.write_summary(summary))
             self._report.say(
                 f"Run {name} finished: step {step}, {summary.elapsed_s:.1f} s of training, "
-                f"val_loss {summary.metrics['val_loss']:.4f}. It is saved in {saved}."
+                f"val_loss {summary.metrics.get('val_loss', math.nan):.4f}. It is saved in {saved}."
             )
         else:
             self._report.warn(

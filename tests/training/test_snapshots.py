@@ -1,0 +1,144 @@
+"""Versions of a folder: complete or absent, and never taken for good when they are not."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from course_utils.training import snapshots
+
+
+def write(root: Path, step: int, keep: int = 2) -> Path:
+    def fill(folder: Path) -> None:
+        (folder / "a.bin").write_bytes(bytes(100) + bytes([step]))
+        (folder / "b.bin").write_bytes(b"second")
+
+    return snapshots.write(root, step, fill, keep)
+
+
+def names(root: Path) -> list[str]:
+    return sorted(path.name for path in root.iterdir())
+
+
+def test_the_newest_are_kept(tmp_path: Path) -> None:
+    for step in (1, 2, 3):
+        version = write(tmp_path, step)
+    assert names(tmp_path) == ["step-00000002", "step-00000003"]
+    assert snapshots.newest_intact(tmp_path) == (version, [])
+    assert snapshots.step_of(version) == 3
+    write(tmp_path, 4, keep=1)
+    assert names(tmp_path) == ["step-00000004"]
+
+
+def truncate(version: Path) -> None:
+    (version / "a.bin").write_bytes(bytes(60))
+
+
+def flip_a_bit(version: Path) -> None:
+    content = bytearray((version / "a.bin").read_bytes())
+    content[50] ^= 1
+    (version / "a.bin").write_bytes(content)
+
+
+def remove_a_file(version: Path) -> None:
+    (version / "b.bin").unlink()
+
+
+def add_a_file(version: Path) -> None:
+    (version / "c.bin").touch()
+
+
+def remove_the_manifest(version: Path) -> None:
+    (version / snapshots.MANIFEST).unlink()
+
+
+def cut_the_manifest(version: Path) -> None:
+    path = version / snapshots.MANIFEST
+    path.write_bytes(path.read_bytes()[:30])
+
+
+def empty_the_manifest(version: Path) -> None:
+    (version / snapshots.MANIFEST).write_text('{"a.bin": 3}')
+
+
+@pytest.mark.parametrize(
+    ("damage", "complaint"),
+    [
+        (truncate, "step-00000002/a.bin has 60 of 101 bytes"),
+        (flip_a_bit, "step-00000002/a.bin was changed after it was written"),
+        (remove_a_file, "step-00000002 lacks b.bin"),
+        (add_a_file, "step-00000002 has an unexpected c.bin"),
+        (remove_the_manifest, "step-00000002 has no readable manifest.json"),
+        (cut_the_manifest, "step-00000002 has no readable manifest.json"),
+        (empty_the_manifest, "step-00000002 has no readable manifest.json"),
+    ],
+)
+def test_a_damaged_version_is_named_and_passed_over(
+    tmp_path: Path, damage: Callable[[Path], None], complaint: str
+) -> None:
+    good = write(tmp_path, 1)
+    damage(write(tmp_path, 2))
+    assert snapshots.newest_intact(tmp_path) == (good, [complaint])
+
+
+def test_training_that_went_back_replaces_the_damaged_future(tmp_path: Path) -> None:
+    write(tmp_path, 1)
+    write(tmp_path, 2)
+    truncate(write(tmp_path, 5))
+    write(tmp_path, 3)
+    assert names(tmp_path) == ["step-00000002", "step-00000003"]
+    truncate(tmp_path / "step-00000003")
+    version = write(tmp_path, 3)  # the same step again
+    assert snapshots.newest_intact(tmp_path) == (version, [])
+
+
+def test_a_writer_that_fails_leaves_no_trace(tmp_path: Path) -> None:
+    good = write(tmp_path, 1)
+
+    def fill(folder: Path) -> None:
+        (folder / "a.bin").write_bytes(b"half")
+        raise OSError("No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        snapshots.write(tmp_path, 2, fill, keep=1)
+    assert names(tmp_path) == [good.name]
+    assert snapshots.newest_intact(tmp_path) == (good, [])
+
+
+def test_leftovers_of_killed_writers_are_swept_away(tmp_path: Path) -> None:
+    write(tmp_path, 1)
+    for leftover in (".step-00000002.writing", ".step-00000000.removing"):
+        (tmp_path / leftover).mkdir()
+        (tmp_path / leftover / "a.bin").write_bytes(b"half")
+    snapshots.newest_intact(tmp_path)
+    assert names(tmp_path) == ["step-00000001"]
+
+
+def test_bytes_are_on_the_disk_before_the_name_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+
+    def noting(kind: str, real: Callable) -> Callable:
+        def call(path: Path, *arguments: object) -> object:
+            events.append(f"{kind} {path.name}")
+            return real(path, *arguments)
+
+        return call
+
+    monkeypatch.setattr(snapshots, "flush_file", noting("flush", snapshots.flush_file))
+    monkeypatch.setattr(snapshots, "flush_folder", noting("flush", snapshots.flush_folder))
+    monkeypatch.setattr(Path, "rename", noting("rename", Path.rename))
+    write(tmp_path, 1)
+    assert events == [
+        "flush a.bin",
+        "flush b.bin",
+        "flush manifest.json",
+        "flush .step-00000001.writing",
+        "rename .step-00000001.writing",
+        f"flush {tmp_path.name}",
+    ]
+
+
+def test_no_versions(tmp_path: Path) -> None:
+    assert snapshots.newest_intact(tmp_path / "nothing") == (None, [])
