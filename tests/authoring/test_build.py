@@ -8,10 +8,10 @@ from toy_library import mean_of_rows
 
 from course_utils.authoring.build import (
     build,
-    edited_exercises,
     instructor_path,
     is_stale,
     learner_path,
+    own_work,
     serialise,
     write,
 )
@@ -88,6 +88,25 @@ def test_a_changed_source_makes_the_notebook_stale(lesson, toy_course):
     assert is_stale(find_lesson("00"))
 
 
+def test_a_notebook_that_was_only_run_holds_no_work_of_ones_own(lesson):
+    write(lesson)
+    path = learner_path(lesson)
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells[1].outputs = [nbformat.v4.new_output("stream", text="ran")]
+    notebook.metadata["language_info"]["version"] = "3.12"
+    nbformat.write(notebook, path)
+    assert own_work(path) == [] and is_stale(lesson)
+    assert write(lesson) == [path] and not is_stale(lesson)
+
+
+def test_an_edited_text_is_work_of_ones_own(lesson):
+    write(lesson)
+    notebook = nbformat.read(learner_path(lesson), as_version=4)
+    notebook.cells[0].source += "\nmy notes"
+    nbformat.write(notebook, learner_path(lesson))
+    assert own_work(learner_path(lesson)) == ["your own cells"]
+
+
 def test_building_never_erases_answers(lesson):
     write(lesson)
     path = learner_path(lesson)
@@ -96,7 +115,9 @@ def test_building_never_erases_answers(lesson):
     cells["toy-counter-solution"].source += "\n# my own work"
     cells["toy-why"].source = "my own words"
     nbformat.write(notebook, path)
-    assert edited_exercises(path) == ["toy.why", "toy.counter"]
+    notebook.cells.append(nbformat.v4.new_markdown_cell("my notes"))
+    nbformat.write(notebook, path)
+    assert own_work(path) == ["toy.why", "toy.counter", "your own cells"]
     answers = path.read_bytes()
     with pytest.raises(CourseError, match=r"toy\.why, toy\.counter"):
         write(lesson)

@@ -47,7 +47,11 @@ def build(lesson: Lesson, edition: Edition) -> NotebookNode:
                 "prerequisites": list(lesson.prerequisites),
                 "edition": edition,
             },
-            "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+            "kernelspec": {
+                "display_name": "Python 3 (ipykernel)",
+                "language": "python",
+                "name": "python3",
+            },
             "language_info": {"name": "python"},
         },
     )
@@ -111,11 +115,13 @@ def _give_ids(cells: list[NotebookNode]) -> None:
     """Ids that survive edits elsewhere: the grade id, or a hash of the cell's own text."""
     seen: Counter[str] = Counter()
     for cell in cells:
-        name = cell.metadata.get("nbgrader", {}).get("grade_id") or digest(
-            cell.cell_type + cell.source
-        )
+        name = cell.metadata.get("nbgrader", {}).get("grade_id") or _content_id(cell)
         seen[name] += 1
         cell["id"] = name if seen[name] == 1 else f"{name}-{seen[name]}"
+
+
+def _content_id(cell: NotebookNode) -> str:
+    return digest(cell.cell_type + cell.source)
 
 
 def digest(text: str) -> str:
@@ -141,29 +147,35 @@ def is_stale(lesson: Lesson) -> bool:
     return not path.exists() or path.read_text("utf-8") != serialise(build(lesson, "learner"))
 
 
-def edited_exercises(path: Path) -> list[str]:
-    """Exercises and questions of a notebook in which somebody has written something."""
+def own_work(path: Path) -> list[str]:
+    """What somebody has written into a notebook: answered exercises, and cells of their own.
+
+    Running a notebook is no work of one's own: outputs do not count.
+    """
     if not path.exists():
         return []
-    edited = []
+    found = []
     for cell in nbformat.read(path, as_version=4).cells:
         ours = cell.metadata.get("course", {})
-        if ours.get("stub", digest(cell.source)) != digest(cell.source):
-            edited.append(ours.get("exercise") or ours["question"])
-    return edited
+        if "stub" in ours:
+            if ours["stub"] != digest(cell.source):
+                found.append(ours.get("exercise") or ours["question"])
+        elif "nbgrader" not in cell.metadata and not cell.id.startswith(_content_id(cell)):
+            found.append("your own cells")
+    return list(dict.fromkeys(found))
 
 
 def write(lesson: Lesson, force: bool = False) -> list[Path]:
     """Write both notebooks; returns the files that changed.
 
     Raises:
-        CourseError: when the learner's notebook holds somebody's answers (and not `force`).
+        CourseError: when the learner's notebook holds somebody's work (and not `force`).
     """
-    edited = edited_exercises(learner_path(lesson))
-    if edited and not force:
+    work = own_work(learner_path(lesson))
+    if work and not force:
         raise CourseError(
-            f"lessons/{lesson.name}.ipynb holds answers to {', '.join(edited)}, which building "
-            "would erase. Copy the notebook away, or say --force."
+            f"lessons/{lesson.name}.ipynb holds work that building would erase: "
+            f"{', '.join(work)}. Copy the notebook away, or say --force."
         )
     changed = []
     targets: dict[Edition, Path] = {

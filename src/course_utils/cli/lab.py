@@ -22,6 +22,9 @@ def lab(arguments: argparse.Namespace) -> int:
         *(sys.executable, "-m", "jupyter", "lab"),
         f"--ServerApp.root_dir={course_root()}",
         f"--LabApp.default_url=/lab/tree/lessons/{path.name}",
+        # Nothing of the course needs the network, and no pop-up should stand before the lesson.
+        "--LabApp.news_url=None",
+        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
     ]
     # A rented machine is often entered as root and has no browser: neither is a reason to stop.
     if hasattr(os, "geteuid") and os.geteuid() == 0:
