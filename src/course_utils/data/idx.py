@@ -117,7 +117,7 @@ def parquet_labels(path: Path) -> NDArray[np.uint8]:
 
 
 def _column(path: Path, name: str) -> list:
-    import pyarrow  # type: ignore[import-untyped]
+    import pyarrow
     from pyarrow import parquet
 
     try:
