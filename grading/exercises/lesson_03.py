@@ -531,7 +531,7 @@ SCHEDULE = Exercise(
 def with_gradients(rng: torch.Generator, length: float, shapes: tuple = ((4, 3), (7,), (2, 2, 2))):
     """Parameters whose gradients, all together, have this length; their sizes differ a lot."""
     parameters = [torch.zeros(shape, requires_grad=True) for shape in shapes]
-    raw = [4.0**i * draw(rng, *shape, dtype=torch.float32) for i, shape in enumerate(shapes)]
+    raw = [4.0**-i * draw(rng, *shape, dtype=torch.float32) for i, shape in enumerate(shapes)]
     whole = torch.cat([gradient.flatten() for gradient in raw]).norm()
     for parameter, gradient in zip(parameters, raw, strict=True):
         parameter.grad = gradient * (length / whole)
@@ -554,7 +554,7 @@ def same_as_torch(
 
 def shortens(student: Any, rng: torch.Generator) -> None:
     """A gradient that is too long is cut to max_norm"""
-    same_as_torch(student, with_gradients(rng, 5.0, ((6, 2),)), 2.0)
+    same_as_torch(student, with_gradients(rng, 5.0, ((6, 2),)), 0.5)
 
 
 def one_factor(student: Any, rng: torch.Generator) -> None:
@@ -650,16 +650,16 @@ CLIP = Exercise(
             why="It is computed last, and feels like the result.",
         ),
         Mutant(
-            replace=("gradient.mul_(factor)", "gradient = gradient * factor"),
-            says="Your gradients did not change: `gradient = gradient * factor` makes a new "
-            "tensor and leaves `.grad` as it was. Use `mul_`.",
-            why="For numbers in a list the same mistake is known; with tensors one forgets it.",
-        ),
-        Mutant(
             replace=(LOOP, LOOP.replace("gradients:", "[p.grad for p in parameters]:")),
             says="The norm is right but nothing was clipped. `model.parameters()` can be gone "
             "through once only, and your first loop used it up: keep the gradients in a list.",
             why="A list in place of the generator works, so a quick trial does not show it.",
+        ),
+        Mutant(
+            replace=("gradient.mul_(factor)", "gradient = gradient * factor"),
+            says="Your gradients did not change: `gradient = gradient * factor` makes a new "
+            "tensor and leaves `.grad` as it was. Use `mul_`.",
+            why="For numbers in a list the same mistake is known; with tensors one forgets it.",
         ),
         Mutant(
             replace=("torch.where(norm.isfinite(), factor, 1.0)", "factor"),

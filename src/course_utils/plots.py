@@ -5,13 +5,17 @@ ends, and a figure that is returned as well would appear twice. A function that 
 axes takes `axes=`, so that a lesson can place several pictures side by side.
 """
 
-from collections.abc import Collection, Sequence
+import math
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
+import torch
 from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.patches import Rectangle
 from torch import Tensor
 
 # Few colours, told apart by colour-blind readers too; the first is for what matters most.
@@ -250,3 +254,120 @@ def dots(
     axes.margins(x=0.08, y=0.35)
     axes.grid(axis="x", visible=False)
     axes.set(title=title, ylabel=ylabel)
+
+
+# --- optimisation -----------------------------------------------------------------------------
+
+
+def smooth(values: Sequence[float], window: int = 25) -> list[float]:
+    """The running mean over `window` neighbours, fewer at the ends."""
+    box = np.ones(min(window, len(values)))
+    return (
+        np.convolve(values, box, "same") / np.convolve(np.ones(len(values)), box, "same")
+    ).tolist()
+
+
+def descents(
+    surface: Callable[[Tensor], Tensor],
+    paths: dict[str, Tensor],
+    *,
+    columns: int = 3,
+    heading: str = "",
+    view: tuple[float, float, float, float] = (-2.6, 2.6, -1.9, 1.9),
+) -> None:
+    """Draw the ways that optimisers take down a surface, one small picture for each.
+
+    Args:
+        surface: heights of points, (… 2) to (…); its lowest point is where it is 0.
+        paths: by title, the points visited, (points 2). A way is drawn until it is far out of view.
+        view: left, right, bottom, top.
+    """
+    left, right, bottom, top = view
+    x, y = torch.meshgrid(
+        torch.linspace(left, right, 200), torch.linspace(bottom, top, 150), indexing="xy"
+    )
+    heights = surface(torch.stack([x, y], dim=-1))
+    # Levels that grow in steps of two keep both the bottom and the walls readable.
+    levels = [heights.max().item() * 0.5**k for k in range(10, -1, -1)]
+    rows = -(-len(paths) // columns)
+    size = (3.3 * columns, 2.55 * rows + (0.3 if heading else 0))
+    figure, grid = plt.subplots(rows, columns, figsize=size, squeeze=False)
+    for axes in grid.flat[len(paths) :]:
+        axes.set_visible(False)
+    for axes, (title, path) in zip(grid.flat, paths.items(), strict=False):
+        bare(axes, title)
+        axes.contourf(x, y, heights, levels=levels, cmap=AMOUNT, norm="log", extend="min")
+        lost = (path.abs() > 2 * torch.tensor([right, top])).any(dim=1).nonzero().flatten()
+        drawn = path[: int(lost[0]) + 1] if len(lost) else path
+        axes.plot(*drawn.T, "-o", color=ORANGE, ms=2.6, lw=1.3)
+        axes.plot(*path[0], "o", color=INK, ms=5)
+        axes.plot(0, 0, "*", color=INK, ms=9)
+        axes.set(xlim=(left, right), ylim=(bottom, top))
+    if heading:
+        figure.suptitle(heading, fontsize=11, fontweight="bold", color=INK)
+
+
+def heat_map(
+    values: Sequence[Sequence[float]],
+    row_names: Sequence[str],
+    column_names: Sequence[str],
+    *,
+    title: str,
+    xlabel: str,
+    ylabel: str,
+    largest: float,
+    number: str = "{:.2f}",
+    axes: Axes | None = None,
+) -> None:
+    """Draw a table of numbers as colours: the smaller the darker, the smallest in a frame.
+
+    What is above `largest`, or no number at all, is as pale as `largest`.
+    """
+    axes = (
+        axes or plt.subplots(figsize=(1.05 * len(column_names) + 2, 0.6 * len(row_names) + 1.4))[1]
+    )
+    table = torch.tensor(values).nan_to_num(float("inf"))
+    shown = table.clamp(max=largest)
+    axes.imshow(shown, cmap=AMOUNT.reversed(), aspect="auto", vmax=largest)
+    middle = (shown.min() + largest) / 2
+    for (row, column), value in zip(
+        np.ndindex(*table.shape), table.flatten().tolist(), strict=True
+    ):
+        text = number.format(value) if value <= 1000 * largest else "lost"
+        colour = "white" if value < middle else INK
+        axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=9)
+    best = divmod(int(table.argmin()), table.shape[1])
+    axes.add_patch(
+        Rectangle((best[1] - 0.5, best[0] - 0.5), 1, 1, fill=False, edgecolor=ORANGE, lw=2.5)
+    )
+    axes.set_xticks(range(len(column_names)), column_names)
+    axes.set_yticks(range(len(row_names)), row_names)
+    axes.grid(False)
+    axes.spines[:].set_visible(False)
+    axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
+
+
+def histograms(
+    series: dict[str, Sequence[float]],
+    *,
+    title: str,
+    xlabel: str,
+    limit: tuple[str, float] | None = None,
+    bins: int = 40,
+    axes: Axes | None = None,
+) -> None:
+    """Draw how often values occur, on a logarithmic axis; `limit` is a named line across.
+
+    Values that are not finite are left out.
+    """
+    axes = axes or plt.subplots()[1]
+    kept = {name: [v for v in values if 0 < v < math.inf] for name, values in series.items()}
+    everything = [value for values in kept.values() for value in values]
+    edges = np.geomspace(min(everything), 1.001 * max(everything), bins + 1)
+    for name, values in kept.items():
+        axes.hist(values, bins=edges.tolist(), alpha=0.65, label=name)
+    if limit:
+        axes.axvline(limit[1], color=RED, linestyle="--", label=limit[0])
+    axes.set_xscale("log")
+    axes.set(title=title, xlabel=xlabel, ylabel="steps")
+    axes.legend()
