@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,8 +51,10 @@ def build_editable(wheel_directory, config_settings=None, metadata_directory=Non
     if (root / "failure.txt").exists():
         raise RuntimeError((root / "failure.txt").read_text())
     if (root / "reached").exists():
-        (root / "reached").write_text("here\\n")  # waits until somebody reads it
-        (root / "release").read_text()  # waits until somebody writes to it
+        with open("reached", "w") as reached, open("release") as release:
+            (root / "reached").unlink()  # holds only one build
+            print("here", file=reached, flush=True)
+            release.readline()
     name = "toy-1-py3-none-any.whl"
     metadata = "Metadata-Version: 2.1\\nName: toy\\nVersion: 1\\nProvides-Extra: dev\\n"
     if (root / "requires.txt").exists():
@@ -68,17 +71,16 @@ def build_editable(wheel_directory, config_settings=None, metadata_directory=Non
 DRIVER = """
 import sys
 sys.path.insert(0, "tools")
-import environment
-environment.free_bytes = environment.set_up.__defaults__[1]
-environment.set_up.__defaults__ = (None, lambda folder: 10**12)
-import bootstrap
+import bootstrap, environment
+environment.free_bytes = lambda folder: 10**12
 sys.exit(bootstrap.main())
 """
 
 
 @pytest.fixture(autouse=True)
-def plain_pip(monkeypatch: pytest.MonkeyPatch) -> None:
+def pip_and_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     offline_pip(monkeypatch)
+    monkeypatch.setattr(environment, "free_bytes", lambda folder: 10**12)
 
 
 def offline_pip(patch: pytest.MonkeyPatch) -> None:
@@ -129,11 +131,7 @@ def ready(made_by_two: tuple[environment.Place, list[int], int]) -> Iterator[env
     yield place
     for name in ("failure.txt", "requires.txt"):
         (place.root / name).unlink(missing_ok=True)
-    environment.set_up(place, free=plenty)
-
-
-def plenty(folder: Path) -> int:
-    return 10**12
+    environment.set_up(place)
 
 
 def start(place: environment.Place, **options: object) -> subprocess.Popen:
@@ -209,7 +207,10 @@ def test_a_ready_environment_is_left_alone(
 ) -> None:
     before = builds(ready), ready.stamp.stat().st_mtime_ns, ready.log.stat().st_mtime_ns
     monkeypatch.setattr(pip_runner, "run_all", lambda *arguments: pytest.fail("ran pip"))
-    environment.set_up(ready, free=lambda folder: 0)  # a full disk does not matter now
+    ready.lock.unlink()
+    monkeypatch.setattr(environment, "free_bytes", lambda folder: 0)  # does not matter now
+    environment.set_up(ready)
+    assert not ready.lock.exists()  # so nothing was waited for
     assert (builds(ready), ready.stamp.stat().st_mtime_ns, ready.log.stat().st_mtime_ns) == before
     assert capfd.readouterr() == ("", "")
 
@@ -297,7 +298,7 @@ def test_what_counts_as_broken(ready: environment.Place, tmp_path: Path) -> None
     assert state()[0] == "missing"
     place.venv.write_text("a file")
     with pytest.raises(pythons.SetupError, match="not a folder"):
-        environment.set_up(place, free=plenty)
+        environment.set_up(place)
     assert place.venv.read_text() == "a file"
 
 
@@ -309,7 +310,7 @@ def test_an_edit_installs_again_in_place(ready: environment.Place, name: str) ->
     before = builds(ready)
     (ready.venv / "mine").write_text("kept")
     edit(ready, name)
-    environment.set_up(ready, free=plenty)
+    environment.set_up(ready)
     assert builds(ready) == before + 1
     assert (ready.venv / "mine").read_text() == "kept"
     assert environment.examine(ready)[0] == "ready"
@@ -321,7 +322,7 @@ def test_an_environment_made_by_hand_is_completed_not_thrown_away(
     ready.stamp.unlink()
     (ready.venv / "mine").write_text("kept")
     assert environment.examine(ready) == ("stale", "it was not made by this set-up")
-    environment.set_up(ready, free=plenty)
+    environment.set_up(ready)
     assert (ready.venv / "mine").read_text() == "kept"
     assert environment.examine(ready)[0] == "ready"
 
@@ -335,7 +336,7 @@ def test_settings_that_send_packages_elsewhere_do_not(
     for name in ("target", "prefix", "root"):
         monkeypatch.setenv(f"PIP_{name.upper()}", str(tmp_path / name))
     uninstall(ready)
-    environment.set_up(ready, free=plenty)
+    environment.set_up(ready)
     assert works(ready)
     assert not any((tmp_path / name).exists() for name in ("target", "root", "prefix"))
 
@@ -349,7 +350,7 @@ def test_packages_that_went_elsewhere_all_the_same_are_noticed(
     with monkeypatch.context() as patch:
         patch.setenv("PIP_CONFIG_FILE", str(settings))
         with pytest.raises(pythons.SetupError, match=r"toy is not in .*\n.*target, prefix or root"):
-            environment.set_up(ready, free=plenty)
+            environment.set_up(ready)
     assert environment.examine(ready)[0] != "ready"
 
 
@@ -362,13 +363,32 @@ def uninstall(place: environment.Place) -> None:
 # ---- What can go wrong -----------------------------------------------------------------------
 
 
-def test_a_full_disk_stops_before_anything_is_installed(project: environment.Place) -> None:
+def test_a_full_disk_stops_before_anything_is_installed(
+    project: environment.Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(project.root))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(environment, "free_bytes", lambda folder: 5_300_000_000)
     with pytest.raises(pythons.SetupError) as failure:
-        environment.set_up(project, free=lambda folder: 5_300_000_000)
-    assert "needs 8 GB of free disk" in str(failure.value)
+        environment.set_up(project)
+    assert f"needs 10 GB of free disk in {project.venv} and {project.root}" in str(failure.value)
     assert "there are 5.3 GB" in str(failure.value)
     assert not project.python.exists()
     assert not (project.root / "builds.txt").exists()
+
+
+def test_a_small_disk_for_temporary_files_is_named(
+    project: environment.Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Path("/dev/shm")
+    if not other.is_dir() or other.stat().st_dev == project.root.stat().st_dev:
+        pytest.skip("there is no second disk")
+    monkeypatch.setenv("TMPDIR", str(other))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    room = {project.venv: 8 * 10**9, other: 10**9}
+    monkeypatch.setattr(environment, "free_bytes", lambda folder: room[folder])
+    with pytest.raises(pythons.SetupError, match=f"needs 3 GB of free disk in {other};"):
+        environment.set_up(project)
 
 
 def test_no_network_is_named_and_the_old_environment_still_works(
@@ -381,7 +401,7 @@ def test_no_network_is_named_and_the_old_environment_still_works(
     monkeypatch.setenv("PIP_RETRIES", "1")
     before = environment.read_stamp(ready)
     with pytest.raises(pythons.SetupError) as failure:
-        environment.set_up(ready, free=plenty)
+        environment.set_up(ready)
     assert "package index cannot be reached" in str(failure.value)
     assert "from before is still there" in str(failure.value)
     assert environment.read_stamp(ready) == before
