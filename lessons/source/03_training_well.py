@@ -462,8 +462,13 @@ plots.curves(
 broken = [step for step, loss in enumerate(wild["loss"]) if not math.isfinite(loss)]
 if broken:
     print(f"Without a limit the loss is inf or nan from step {broken[0]} on.")
+else:
+    step = max(range(steps), key=wild["norm"].__getitem__)
+    print(f"Without a limit the norm reached {wild['norm'][step]:,.0f} in step {step}.")
 
 # %% [markdown] lang="en"
+# Without the limit the training is lost, in one of two ways. Either the loss becomes `nan`; or one blow kills nearly all units, and the network can only guess from then on. Then its loss stays at $\log 10 \approx 2.3$ and its gradients are short: hardly anything reaches the weights any more.
+#
 # GPT-3, Llama and many others were trained with a limit of 1.0. Clipping also gives you the best alarm bell for free: **log the norm**. When it grows over thousands of steps, something is going wrong, long before the loss shows it.
 #
 # ## 6 · Batches
