@@ -51,28 +51,42 @@ def test_no_intact_checkpoint_is_an_error_and_nothing_is_lost(tmp_path: Path) ->
     assert trace(tmp_path / "toy") == before
 
 
-def fill_the_disk(runs: Path, limit: int) -> None:
+def train_wide(runs: Path, width: int, name: str, steps: int) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, width), nn.Tanh(), nn.Linear(width, 3))
+    settings = {"save_every": 2, "eval_every": 2, "log_every": 2}
+    train(runs, model=model, name=name, steps=steps, **settings)
+
+
+def fill_the_disk(runs: Path, width: int, limit: int) -> None:
     """No file may grow beyond `limit` bytes: real failing writes, in Python and in libraries."""
-    train(runs, save_every=2, eval_every=2, log_every=2, steps=2)
+    train_wide(runs, width, "toy", steps=2)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     try:
-        train(runs, save_every=2, eval_every=2, log_every=2, steps=6)
+        train_wide(runs, width, "toy", steps=6)
     except CourseError as error:
         print(f"told: {error}")
 
 
-@pytest.mark.parametrize("limit", [700, 2500, 4500])
-def test_a_full_disk_is_told_and_leaves_the_last_checkpoint(tmp_path: Path, limit: int) -> None:
-    """The limit strikes in the weights, in the optimiser's state, or in the random states."""
-    ended = in_processes(fill_the_disk, tmp_path, limit, log=tmp_path / "log")
+@pytest.mark.parametrize(
+    ("full_at", "width", "limit"),
+    [("model.safetensors", 400, 5000), ("optimizer.pt", 400, 20000), ("generators.pt", 8, 9000)],
+)
+def test_a_full_disk_is_told_and_leaves_the_last_checkpoint(
+    tmp_path: Path, full_at: str, width: int, limit: int
+) -> None:
+    ended = in_processes(fill_the_disk, tmp_path, width, limit, log=tmp_path / "log")
     assert ended.code == 0, ended.output
     assert "told: Could not save step 4 in" in ended.output
     assert "MB are free there" in ended.output
     assert "\nstep-00000002 is intact. Make room and start the same again" in ended.output
-    left = [path.name for path in (tmp_path / "toy" / "checkpoints").iterdir()]
-    assert left == ["step-00000002"]
-    train(tmp_path, save_every=2, eval_every=2, log_every=2)
-    train(tmp_path, name="whole", save_every=2, eval_every=2, log_every=2)
+    checkpoints = tmp_path / "toy" / "checkpoints"
+    assert [path.name for path in checkpoints.iterdir()] == ["step-00000002"]
+    sizes = {path.name: path.stat().st_size for path in (checkpoints / "step-00000002").iterdir()}
+    order = ["model.safetensors", "optimizer.pt", "generators.pt"]
+    assert next(name for name in order if sizes[name] > limit) == full_at
+    train_wide(tmp_path, width, "toy", steps=6)
+    train_wide(tmp_path, width, "whole", steps=6)
     assert trace(tmp_path / "toy") == trace(tmp_path / "whole")
 
 
@@ -117,6 +131,13 @@ def test_weights_come_back(tmp_path: Path) -> None:
     assert torch.equal(other.head.weight, model.head.weight)
     assert other.head.weight is other.embedding.weight
     assert other.count == 7
+
+
+def test_who_may_read_the_folder_may_read_the_weights(tmp_path: Path) -> None:
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared").chmod(0o755)
+    save_weights(toy_model(), tmp_path / "shared" / "w.safetensors")
+    assert (tmp_path / "shared" / "w.safetensors").stat().st_mode & 0o777 == 0o644
 
 
 def test_memory_layout_does_not_matter(tmp_path: Path) -> None:

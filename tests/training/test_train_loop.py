@@ -59,6 +59,7 @@ def test_time_is_that_of_training_alone(tmp_path: Path, monkeypatch: pytest.Monk
         def on_log(self, trainer: Trainer, record: Record) -> None:
             spend(100)  # drawing
 
+    monkeypatch.setattr(throughput, "measured_peak", lambda device, dtype: 1e9)
     monkeypatch.setattr(throughput.time, "perf_counter", lambda: now)
     write = snapshots.write
     monkeypatch.setattr(snapshots, "write", lambda *a: spend(1000, write(*a)))

@@ -180,6 +180,7 @@ def save_weights(model: nn.Module, path: Path) -> None:
             name_of[memory] = name
             tensors[name] = tensor.contiguous()
     save_file(tensors, path, metadata={"format": "pt", "aliases": json.dumps(aliases)})
+    path.chmod(path.parent.stat().st_mode & 0o666)  # safetensors lets only the owner read it
 
 
 def load_weights(model: nn.Module, path: Path) -> None:

@@ -36,8 +36,8 @@ def capture() -> State:
         "numpy": (name, np.asarray(keys).tolist(), *rest),
         "torch": torch.get_rng_state(),
     }
-    if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state()
+    if torch.accelerator.is_available():
+        state["gpu"] = _gpu().get_rng_state()
     return state
 
 
@@ -46,8 +46,8 @@ def restore(state: State) -> None:
     random.setstate(state["python"])
     np.random.set_state(state["numpy"])
     torch.set_rng_state(state["torch"])
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"])
+    if "gpu" in state and torch.accelerator.is_available():
+        _gpu().set_rng_state(state["gpu"])
 
 
 @contextlib.contextmanager
@@ -58,3 +58,7 @@ def preserved() -> Iterator[None]:
         yield
     finally:
         restore(state)
+
+
+def _gpu() -> Any:
+    return torch.get_device_module(torch.accelerator.current_accelerator())
