@@ -448,6 +448,29 @@ def test_size_of_a_download(download: str, size: float) -> None:
     assert pip_runner.megabytes(download) == size
 
 
+def test_progress_says_what_takes_long_and_not_what_does_not(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(pip_runner.time, "monotonic", lambda: now)
+    progress = pip_runner.Progress()
+    for line in (
+        "Collecting torch>=2.10 (from toy)",
+        "  Downloading torch-2.15.0.whl (532.1 MB)",
+        "  Downloading six-1.17.0.whl (11 kB)",
+        "  Preparing editable metadata (pyproject.toml): started",
+        "Installing collected packages: six, torch",
+    ):
+        progress.read(line)
+    assert capsys.readouterr().err.splitlines() == [
+        "  0:00  downloading torch-2.15.0.whl (532.1 MB)",
+        "  0:00  installing packages (2)",
+    ]
+    now = 75.0
+    progress.tick()  # after a long silence
+    assert capsys.readouterr().err == "  1:15  installing packages (2)\n"
+
+
 # ---- Which Python ----------------------------------------------------------------------------
 
 

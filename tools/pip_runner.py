@@ -141,7 +141,7 @@ class Progress:
             self.doing = f"installing packages ({rest.count(',') + 1})"
             self.tick(worth_a_line=True)
         elif action in ("Collecting", "Downloading", "Preparing", "Building"):
-            self.doing = f"{action.lower()} {rest}"
+            self.doing = f"{action.lower()} {rest.partition(': ')[0]}"
             self.tick(worth_a_line=megabytes(rest) >= self.LARGE_MB)
 
     def tick(self, worth_a_line: bool = False) -> None:
