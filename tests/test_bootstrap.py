@@ -289,8 +289,9 @@ def test_what_counts_as_broken(ready: environment.Place, tmp_path: Path) -> None
 
     (Path(made["packages"]) / "toy.pth").unlink()
     assert state() == ("broken", "toy.pth is gone")
-    place.stamp.write_text('{"venv": ')
-    assert state() == ("broken", "its set-up was interrupted")
+    for damaged in ('{"venv": ', "[]", "{}"):
+        place.stamp.write_text(damaged)
+        assert state() == ("broken", "its set-up was interrupted")
     place.stamp.unlink()
     shutil.rmtree(Path(made["packages"]) / "pip")
     assert state() == ("broken", "it has no working Python with pip")

@@ -13,6 +13,8 @@ import pythons
 def main() -> int:
     chosen = os.environ.get("PYTHON")
     try:
+        if os.name == "nt":
+            raise pythons.SetupError("On Windows the course runs in WSL: wsl --install")
         if sys.version_info < pythons.MINIMUM:
             python = pythons.find(chosen)
             os.execv(python, [python, __file__])

@@ -32,6 +32,7 @@ FORMAT = 1  # raise it to have every existing .venv installed again
 VENV_BYTES, DOWNLOAD_BYTES = 7 * 10**9, 3 * 10**9
 UPDATE_BYTES = 10**9  # in each of them; an update replaces a part
 UNFINISHED = {"unfinished": True}
+STAMP_KEYS = {"fingerprint", "venv", "python", "packages", "names"}  # of a finished one
 STILL = ".venv/bin/course lab"
 
 
@@ -144,11 +145,13 @@ def fingerprint(place: Place) -> str:
 
 def read_stamp(place: Place) -> dict | None:
     try:
-        return json.loads(place.stamp.read_text(encoding="utf-8"))
+        stamp = json.loads(place.stamp.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except (OSError, ValueError):
         return UNFINISHED
+    whole = isinstance(stamp, dict) and stamp.keys() >= STAMP_KEYS
+    return stamp if whole else UNFINISHED
 
 
 def write_stamp(place: Place, content: dict) -> None:
