@@ -396,14 +396,12 @@ plots.curves(
 )
 
 # %% [markdown] lang="en"
-# Two bugs are caught, and where the curve gets stuck tells you which one it is:
+# Two bugs are caught: these losses do not go to zero, however long you wait. And where they get stuck is a clue. A second softmax puts a floor under the loss. A network that cannot see its input still learns one thing, how frequent each digit is in the batch, and then stays there.
 
 # %%
 share = train_labels[:64].bincount(minlength=10) / 64
-print(f"softmax twice, lowest loss possible:  log(e + 9) − 1 = {math.log(math.e + 9) - 1:.3f}")
-print(
-    f"knowing only how frequent each digit is:               {-(share * share.log()).nansum():.3f}"
-)
+print(f"softmax twice: no loss can be below log(e + 9) − 1 = {math.log(math.e + 9) - 1:.3f}")
+print(f"empty images: knowing only the frequencies costs   {-(share * share.log()).nansum():.3f}")
 
 # %% [markdown] lang="en"
 # And the third is not caught. A network can learn *any* labels by heart, also wrong ones. So this test proves that gradients flow and that the network can learn. It proves nothing about new images. For that we need the next exercise.
@@ -456,7 +454,7 @@ def train(
 
 
 # %%
-steps = budget(smoke=40, cpu=860, gpu=3440)  # 430 steps see every training image once
+steps = budget(smoke=40, cpu=864, gpu=3456)  # 430 steps see every training image once
 looks = budget(smoke=4, cpu=12)
 
 torch.manual_seed(0)
@@ -465,7 +463,7 @@ live = LiveCurves(steps)
 
 
 def watch(losses: list[float]) -> None:
-    if len(losses) % (steps // looks) == 0 or len(losses) == steps:
+    if len(losses) % (steps // looks) == 0:
         live.show(losses, evaluate(network, in_batches(validation_images, validation_labels)))
 
 
@@ -573,12 +571,14 @@ print(f"largest difference between the two loss curves: {apart:.1e}")
 # %% [markdown] lang="en"
 # ## 11 · What has it learned?
 #
-# **Its filters.** Nobody made these by hand. Which of them look for edges, which for lines, and in which direction? Compare them with the six of section 2.
+# **Its filters.** Nobody made these by hand. Compare them with the six of section 2. Much of the random start is still in them, so look at the last row, the difference that training made: which filters have learned to look for an edge, and in which direction?
 
 # %%
-plots.image_grid(
-    network.conv1.weight[:, 0],
-    columns=8,
+torch.manual_seed(0)
+start = digit_network().conv1.weight[:, 0]  # the same seed, the same random start
+trained = network.conv1.weight[:, 0]
+plots.image_table(
+    {"at the start": start, "trained": trained, "learned": trained - start},
     heading="The sixteen filters of the first layer",
     signed=True,
 )
@@ -677,7 +677,13 @@ plots.curves(
 )
 
 # %% [markdown] lang="en"
-# On these axes, both logarithmic, the errors fall roughly along a line: each time the data grows by some factor, the errors shrink by some factor. You will meet such lines again with language models, under the name of *scaling laws*.
+# Is it a straight line? Both axes are logarithmic, so that would mean: ten times the data, always the same factor fewer errors. Language models follow such lines over many powers of ten, and they are called *scaling laws*. Here the line bends. Which points would move if you trained five times as long, and in which direction? Think first, then change `steps`.
+#
+# <details><summary><b>An answer</b> (open after thinking)</summary>
+#
+# On the left the images have been learned by heart long ago; more steps change little there. On the right many of the images have not been seen even once, so more data cannot help yet, and more steps do. Data and steps have to grow together.
+#
+# </details>
 #
 # ## 14 · The same, as a program
 #

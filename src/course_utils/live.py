@@ -5,9 +5,8 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 from IPython.display import display
-from matplotlib.ticker import LogFormatter
 
-from course_utils.plots import BLUE, GREEN, GREY, smooth
+from course_utils.plots import BLUE, GREEN, GREY, plain_log_labels, smooth
 
 
 class LiveCurves:
@@ -36,8 +35,7 @@ class LiveCurves:
         right.set(title=title, ylabel="wrong (%)", yscale="log")
         for axes in (left, right):
             axes.set(xlabel="step", xlim=(0, self._steps))
-            axes.yaxis.set_major_formatter(LogFormatter())  # 0.5 and 2, not powers of ten
-            axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.5)))
+            plain_log_labels(axes.yaxis)
         if self._display is None:
             self._display = display(figure, display_id=True)
         else:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from cycler import cycler
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.patches import Rectangle
 from torch import Tensor
@@ -184,11 +185,27 @@ def curves(
         axes.plot(x, y, style, label=name, marker="o" if markers else None, markersize=3.5)
     if "x" in log:
         axes.set_xscale("log")
+        plain_log_labels(axes.xaxis)
     if "y" in log:
         axes.set_yscale("log")
+        plain_log_labels(axes.yaxis)
     axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
     if len(series) > 1:
         axes.legend()
+
+
+def plain_log_labels(axis: Axis) -> None:
+    """Label a logarithmic axis 0.5, 1, 2 instead of 5 × 10⁻¹, 10⁰, 2 × 10⁰, if it is short."""
+    low, high = axis.get_view_interval()
+    if high > 1000 * low:
+        return
+
+    def plain(value: float, _position: float) -> str:
+        leading_digit = round(value / 10 ** math.floor(math.log10(value)))
+        return f"{value:,g}" if leading_digit in (1, 2, 5) else ""
+
+    axis.set_major_formatter(plain)
+    axis.set_minor_formatter(plain)
 
 
 def grouped_bars(
