@@ -24,6 +24,7 @@ def test_equals_the_big_batch(sizes: list[int], dtype: torch.dtype) -> None:
     loss = accumulate(model, parts)
     torch.testing.assert_close([p.grad for p in model.parameters()], expected)
     torch.testing.assert_close(loss, F.cross_entropy(model(images), labels).detach())
+    assert not loss.requires_grad
     torch.testing.assert_close([p.detach() for p in model.parameters()], weights, rtol=0, atol=0)
 
 

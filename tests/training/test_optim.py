@@ -12,10 +12,13 @@ from course_utils.training.optim import SGD, AdamW, adamw, sgd_momentum
 def train(
     model: nn.Module, optimizer: torch.optim.Optimizer, steps: int = 30
 ) -> list[torch.Tensor]:
-    """The parameters after training on a fixed stream of random batches."""
+    """The parameters after training on a fixed stream of random batches, lr falling half-way."""
     generator = torch.Generator().manual_seed(1)
     dtype = next(model.parameters()).dtype
-    for _ in range(steps):
+    for step in range(steps):
+        if step == steps // 2:
+            for group in optimizer.param_groups:
+                group["lr"] /= 2
         x = torch.randn(16, 5, generator=generator, dtype=dtype)
         optimizer.zero_grad()
         (model(x) - x.sum(1, keepdim=True).sin()).square().mean().backward()
