@@ -4,6 +4,7 @@ import contextlib
 import os
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -158,6 +159,29 @@ def test_a_known_mistake_is_recognised_however_it_is_written():
 def test_an_unknown_mistake_gets_no_sentence():
     assert misconception(MEAN, judge(MEAN, lambda x, scale=1.0: x.mean(1) * scale + 1), 0) is None
     assert misconception(MEAN, judge(MEAN, mutants.blank(MEAN)), 0) is None
+
+
+def test_a_mistake_that_would_fail_where_the_learner_passed_is_not_named():
+    def sum_when_scaled(x, scale=1.0):
+        return (x.mean(1) if scale == 1 else x.sum(1)) * scale
+
+    found = judge(MEAN, sum_when_scaled)
+    assert [outcome.status for outcome in found] == ["passed", "wrong"]
+    assert misconception(MEAN, found, 0) is None
+
+
+def test_what_a_process_does_only_once_is_done_before_the_learners_clock_runs():
+    """The first use of something may import for seconds; the reference goes first."""
+    used_by = []
+
+    def first_use_is_slow(student, rng):
+        """Is quick from the second time on"""
+        used_by.append(student)
+
+    exercise = replace(MEAN, checks=(first_use_is_slow,))
+    judge(exercise, len)
+    judge(exercise, len)
+    assert used_by == [mean_of_rows, len, len]
 
 
 def test_an_edit_that_does_not_apply_exactly_once_is_refused():

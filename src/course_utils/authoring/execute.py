@@ -59,7 +59,7 @@ def execute(
     # Progress made by this execution is not the learner's own. The temporary folder outlives the
     # kernel, which may still be writing when the last cell returns.
     with tempfile.TemporaryDirectory(prefix="course-run-") as home:
-        env = {**os.environ, "COURSE_HOME": home, **(environment or {})}
+        env = {**kernel_environment(), "COURSE_HOME": home, **(environment or {})}
         try:
             client.execute(env=env)
         except CellTimeoutError as error:
@@ -67,6 +67,16 @@ def execute(
         except DeadKernelError:
             raise CourseError("The kernel died (out of memory?); nothing was saved.") from None
     return _collect(notebook)
+
+
+def kernel_environment() -> dict[str, str]:
+    """This process's environment, for kernels that share the machine with others.
+
+    By default OpenMP's idle threads spin while they wait for work. With a core taken by another
+    program they spin at the expense of the one thread that has some, and small steps take many
+    times as long.
+    """
+    return {"OMP_WAIT_POLICY": "passive", **os.environ}
 
 
 def _collect(notebook: NotebookNode) -> Execution:
@@ -111,7 +121,11 @@ def progress_bar() -> tuple[Callable[[int, int], None], Callable[[], None]]:
 def to_html(notebook: NotebookNode, path: Path) -> None:
     """Write an executed notebook as one HTML page."""
     from nbconvert import HTMLExporter
+    from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 
-    page, _ = HTMLExporter().from_notebook_node(notebook)
+    exporter = HTMLExporter()
+    # A progress bar redraws its line; a page must show the last state, not all of them.
+    exporter.register_preprocessor(CoalesceStreamsPreprocessor, enabled=True)
+    page, _ = exporter.from_notebook_node(notebook)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page, "utf-8")

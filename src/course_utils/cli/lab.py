@@ -6,6 +6,7 @@ import os
 import sys
 
 from course_utils.authoring.build import learner_path
+from course_utils.authoring.execute import kernel_environment
 from course_utils.authoring.lesson import find_lesson
 from course_utils.errors import CourseError
 from course_utils.paths import course_root
@@ -33,7 +34,7 @@ def lab(arguments: argparse.Namespace) -> int:
         command.append("--no-browser")
     print(f"Opening lessons/{path.name}. JupyterLab prints its address below; stop it with Ctrl-C.")
     sys.stdout.flush()
-    os.execv(command[0], [*command, *arguments.options])
+    os.execve(command[0], [*command, *arguments.options], kernel_environment())
 
 
 def _has_browser() -> bool:

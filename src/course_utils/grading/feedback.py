@@ -20,7 +20,8 @@ def misconception(exercise: Exercise, found: tuple[Outcome, ...], seed: int) -> 
     """The mutant that fails exactly as `found` does, or None.
 
     Somebody who made two mistakes fails like no single mutant; then the first check that was
-    failed with a mutant's very numbers tells at least one of them.
+    failed with a mutant's very numbers tells at least one of them. (A mutant that fails where the
+    learner passed is not among them.)
     """
     if not any(outcome.status in ("wrong", "error") for outcome in found):
         return None  # a time-out or an empty cell looks the same whatever the reason
@@ -32,7 +33,8 @@ def misconception(exercise: Exercise, found: tuple[Outcome, ...], seed: int) -> 
         if outcome.status != "wrong" or outcome.actual is None:
             continue
         for mutant, theirs in zip(exercise.mutants, known, strict=True):
-            if alike(outcome, theirs[check]):
+            possible = all(t.passed or not f.passed for t, f in zip(theirs, found, strict=True))
+            if possible and alike(outcome, theirs[check]):
                 return mutant
     return None
 
