@@ -185,9 +185,9 @@ def test_what_a_process_does_only_once_is_done_before_the_learners_clock_runs():
 
 
 def test_an_edit_that_does_not_apply_exactly_once_is_refused():
-    for replace in (("no such text", ""), ("x", "y")):
+    for edit in (("no such text", ""), ("x", "y")):
         with pytest.raises(ValueError, match="not once"):
-            mutants.build(MEAN, Mutant("", "", replace))
+            mutants.build(MEAN, Mutant("", "", edit))
     with pytest.raises(ValueError, match="exactly one"):
         Mutant("", "")
 
