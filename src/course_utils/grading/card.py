@@ -81,7 +81,7 @@ def _row(outcome: Outcome, lines: list[str]) -> str:
     sign = _SIGN.get(outcome.status, "✗")
     colour = {"✓": _GREEN, "✗": _AMBER}.get(sign, _GREY)
     details = "".join(
-        f'<div style="white-space:pre-wrap;font-family:var(--jp-code-font-family,monospace);'
+        f'<div style="white-space:pre-wrap;font-family:var(--jp-code-font-family-default,monospace);'
         f'font-size:12.5px;opacity:.9">{escape(line)}</div>'
         for line in lines
     )
