@@ -6,6 +6,8 @@ import re
 import signal
 import subprocess
 import sys
+import time
+import urllib.error
 import urllib.request
 
 import pytest
@@ -39,11 +41,19 @@ def jupyterlab(tmp_path):
         server.wait()
 
 
-def get(address: str) -> bytes:
+def get(address: str, tries: int = 200) -> bytes:
+    """What the server answers; it prints its address a moment before it listens there."""
     # No proxy: the server is on this machine.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(address, timeout=60) as answer:
-        return answer.read()
+    for left in reversed(range(tries)):
+        try:
+            with opener.open(address, timeout=60) as answer:
+                return answer.read()
+        except urllib.error.URLError as error:
+            if not left or not isinstance(error.reason, ConnectionRefusedError):
+                raise
+            time.sleep(0.1)
+    raise AssertionError
 
 
 @pytest.mark.slow

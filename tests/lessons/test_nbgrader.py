@@ -9,6 +9,7 @@ import nbformat
 import pytest
 
 from course_utils.authoring.build import build, serialise
+from course_utils.authoring.execute import kernel_environment
 from course_utils.authoring.lesson import find_lesson
 from course_utils.paths import course_root
 
@@ -21,7 +22,7 @@ def nbgrader(folder: Path, *arguments: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "nbgrader", *arguments, f"--course-dir={folder}"],
         cwd=course_root() / "grading",
-        env={**os.environ, "PATH": scripts + os.pathsep + os.environ["PATH"]},
+        env={**kernel_environment(), "PATH": scripts + os.pathsep + os.environ["PATH"]},
         capture_output=True,
         text=True,
     )
