@@ -175,18 +175,20 @@ def ragged_edges(student: Any, rng: torch.Generator) -> None:
 
 def gradient_to_the_winner(student: Any, rng: torch.Generator) -> None:
     """Sends the gradient to the value that won; among equal ones to the first"""
-    for name, x in (
-        ("All values differ", torch.randn(1, 2, 6, 6, generator=rng)),
-        ("Many values are equal", torch.randint(3, (1, 2, 6, 6), generator=rng).float()),
+    distinct = torch.randn(1, 2, 6, 6, generator=rng)
+    tied = torch.randint(3, (1, 2, 6, 6), generator=rng).float()
+    for x, message in (
+        (distinct, "The gradient belongs to the largest value of each window"),
+        (tied, "Where values are equal, all of the gradient belongs to the first one"),
     ):
-        leaf = x.requires_grad_()
-        y, expected = student(leaf, 2), F.max_pool2d(leaf, 2)
-        assert_close(y, expected, name)
+        x.requires_grad_()
+        y, expected = student(x, 2), F.max_pool2d(x, 2)
+        assert_close(y, expected, "Blocks of 2×2")
         if not y.requires_grad:
             raise CheckFailure("The result is cut off from x: backward() cannot run")
         pull = torch.randn(expected.shape, generator=rng)
-        (got,) = torch.autograd.grad(y, leaf, pull)
-        assert_close(got, *torch.autograd.grad(expected, leaf, pull), f"{name}: gradient at x")
+        (got,) = torch.autograd.grad(y, x, pull)
+        assert_close(got, *torch.autograd.grad(expected, x, pull), message)
 
 
 MAX_POOL2D = Exercise(

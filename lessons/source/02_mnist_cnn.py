@@ -205,7 +205,7 @@ print(f"linear, every pixel to every value: {784 * 16 * 784 + 16 * 784:12,} weig
 #
 # ## 3 · Your convolution
 #
-# Seven nested loops would do it, for batch, filters, places, channels and the window, and would take minutes for a batch. There is a better way, and it has a name: **im2col**, image to columns. Cut out all windows and lay each one out flat, as a row of a matrix. Then the filter is a column, and the whole convolution is **one matrix product**. Follow the orange window:
+# Seven nested loops would do it: over the batch, the filters, two directions in the image, the channels, and two in the window. Lesson 01 showed what loops in Python cost. There is a better way, and it has a name: **im2col**, image to columns. Cut out all windows and lay each one out flat, as a row of a matrix. Then the filter is a column, and the whole convolution is **one matrix product**. Follow the orange window:
 
 # %%
 cnn_diagrams.im2col(digit[11:17, 10:16], left_right, window=5)
@@ -223,7 +223,7 @@ print(torch.zeros(8, 1, 28, 28).unfold(2, 3, 1).shape)
 # %% exercise="cnn.conv2d"
 
 # %% [markdown] lang="en"
-# Use it at once. Here is another digit through the six filters, by your function. The number below the picture is the largest difference to PyTorch's result.
+# Use it at once. Here is another digit through the six filters, by your function. The number is the largest difference to PyTorch's result.
 
 # %%
 digit = mnist.train_images[5].float() / 255
@@ -259,7 +259,7 @@ print(
 print(f"PyTorch's {theirs:8.1f} ms    {yours / theirs:6.1f} times as fast")
 
 # %% [markdown] lang="en"
-# A good library does the same arithmetic without ever writing that matrix to memory. It gathers the windows piece by piece, while they are close to the processor. That is the whole difference, and it is why nobody trains with im2col in Python. You will still use your function for real, in section 10.
+# A good library does the same arithmetic without ever writing that matrix to memory. It gathers the windows piece by piece, while they are close to the processor. That is why nobody trains with im2col in Python. You will still use your function for real, in section 10.
 #
 # ## 4 · Pooling: keep the best
 #
@@ -355,7 +355,7 @@ for step, rows in enumerate(torch.arange(5 * 128).split(128), start=1):
     print(f"step {step}: loss {loss:.3f}")
 
 # %% [markdown] lang="en"
-# (`Adam` is the optimiser that most people use. You write it in lesson 03.)
+# (`Adam` is the optimiser that most people use. You write its successor, AdamW, in lesson 03.)
 #
 # ## 7 · First, learn one batch by heart
 #
@@ -575,11 +575,11 @@ print(f"largest difference between the two loss curves: {apart:.1e}")
 
 # %%
 torch.manual_seed(0)
-start = digit_network().conv1.weight[:, 0]  # the same seed, the same random start
-trained = network.conv1.weight[:, 0]
+start = digit_network().conv1.weight[:12, 0]  # the same seed, the same random start
+trained = network.conv1.weight[:12, 0]
 plots.image_table(
     {"at the start": start, "trained": trained, "learned": trained - start},
-    heading="The sixteen filters of the first layer",
+    heading="Twelve of the sixteen filters of the first layer",
     signed=True,
 )
 
@@ -715,6 +715,8 @@ if lab:
     plots.run_curves({"labs/mnist.py": lab})
 
 # %% [markdown] lang="en"
+# Do not be surprised that its training loss lies above the held-out one. It trains on moved images, and with labels that are *smoothed*, never quite certain. It is measured on plain ones.
+#
 # Open `labs/mnist.py` and `src/course_utils/models/cnn.py` and read them. You will find your training step inside the `Trainer`, in better clothes: `course_utils/training/step.py`. `course runs` lists your runs and plots them. Add `--dataset fashion_mnist`, and it learns to tell shirts from shoes.
 #
 # ## What you have now

@@ -199,10 +199,11 @@ def plain_log_labels(axis: Axis) -> None:
     low, high = axis.get_view_interval()
     if high > 1000 * low:
         return
+    labelled = range(1, 10) if high < 7 * low else (1, 2, 5)
 
     def plain(value: float, _position: float) -> str:
         leading_digit = round(value / 10 ** math.floor(math.log10(value)))
-        return f"{value:,g}" if leading_digit in (1, 2, 5) else ""
+        return f"{value:,g}" if leading_digit in labelled else ""
 
     axis.set_major_formatter(plain)
     axis.set_minor_formatter(plain)
