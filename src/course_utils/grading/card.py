@@ -81,8 +81,8 @@ def _row(outcome: Outcome, lines: list[str]) -> str:
     sign = _SIGN.get(outcome.status, "✗")
     colour = {"✓": _GREEN, "✗": _AMBER}.get(sign, _GREY)
     details = "".join(
-        f'<div style="white-space:pre-wrap;font-family:var(--jp-code-font-family-default,monospace);'
-        f'font-size:12.5px;opacity:.9">{escape(line)}</div>'
+        f'<div style="white-space:pre-wrap;font-size:12.5px;opacity:.9;'
+        f'font-family:var(--jp-code-font-family-default,monospace)">{escape(line)}</div>'
         for line in lines
     )
     cell = "border:0;padding:.15em .5em .15em 0;text-align:left;vertical-align:top"
