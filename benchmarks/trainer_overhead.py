@@ -2,11 +2,12 @@
 
     python benchmarks/trainer_overhead.py
 
-The model is so small that a step is over in well under a millisecond: the trainer's own work shows
-here as it never will in a real run. Both loops train on the same batches and must end with the same
-weights, bit for bit. Processor time is measured, on one thread, so other programs hardly count.
+The model is so small that its arithmetic is over in a moment: the trainer's own work shows here as
+it never will in a real run. The two trainings take turns step by step, so that whatever else the
+machine does strikes both, and they must end with the same weights, bit for bit.
 """
 
+import statistics
 import tempfile
 import time
 from pathlib import Path
@@ -20,7 +21,7 @@ from course_utils.training.config import TrainConfig
 from course_utils.training.data_order import global_batch, part_of
 from course_utils.training.trainer import Trainer
 
-STEPS, BATCH, N, ROUNDS = 300, 64, 8192, 9
+STEPS, BATCH, N = 3000, 64, 8192
 
 
 class Digits:
@@ -49,63 +50,58 @@ class Digits:
         return {"val_loss": 0.0}
 
 
-class Clock(Callback):
-    """Notes the processor time of the first and of the newest step."""
-
-    first, last = 0.0, 0.0
-
-    def on_step(self, trainer: Trainer, step: int) -> None:
-        self.last = time.process_time()
-        self.first = self.first or self.last
-
-
 def learner() -> tuple[nn.Module, torch.optim.Optimizer]:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(784, 128), nn.ReLU(), nn.Linear(128, 10))
     return model, torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
 
 
-def by_hand(task: Digits) -> tuple[float, nn.Module]:
-    """Seconds per step of a plain loop, reading the loss every tenth step as the trainer does."""
-    model, optimizer = learner()
-    start = time.process_time()
-    for step in range(STEPS):
-        batch = task.batch(step, 0, 1)
-        loss = task.loss(model, batch)
+class ByHand(Callback):
+    """After each step of the trainer, takes the same step with a model of its own, and times both.
+
+    The plain loop reads the loss every tenth step, as the trainer does.
+    """
+
+    def __init__(self, task: Digits) -> None:
+        self.task, (self.model, self.optimizer) = task, learner()
+        self.trainer_s: list[float] = []
+        self.hand_s: list[float] = []
+        self._end = 0.0
+
+    def on_step(self, trainer: Trainer, step: int) -> None:
+        start = time.perf_counter()
+        self.trainer_s.append(start - self._end)
+        batch = self.task.batch(step - 1, 0, 1)
+        loss = self.task.loss(self.model, batch)
         (loss * (1 / BATCH)).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        if step % 10 == 9:
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        if step % 10 == 0:
             loss.item()
-    return (time.process_time() - start) / STEPS, model
-
-
-def by_trainer(task: Digits, folder: Path) -> tuple[float, nn.Module]:
-    """Seconds per step of the trainer, from the end of its first step to that of its last."""
-    model, optimizer, clock = *learner(), Clock()
-    config = TrainConfig(
-        name="overhead", steps=STEPS, batch_size=BATCH, clip=1.0, runs_dir=folder,
-        resume="never", progress="off",
-    )  # fmt: skip
-    Trainer(model, optimizer, lambda step: 1.0, task, config, callbacks=[clock]).train()
-    return (clock.last - clock.first) / (STEPS - 1), model
+        self._end = time.perf_counter()
+        self.hand_s.append(self._end - start)
 
 
 def main() -> None:
     torch.set_num_threads(1)
-    task, hand, trainer = Digits(), [], []
+    task = Digits()
+    model, optimizer = learner()
+    by_hand = ByHand(task)
     with tempfile.TemporaryDirectory() as folder:
-        for _ in range(ROUNDS):  # in turn, so that a busy moment strikes both
-            seconds, expected = by_hand(task)
-            hand.append(seconds)
-            seconds, model = by_trainer(task, Path(folder))
-            trainer.append(seconds)
-    same = all(map(torch.equal, model.parameters(), expected.parameters()))
-    a, b = min(hand), min(trainer)  # the rounds that the rest of the machine disturbed least
+        config = TrainConfig(
+            name="overhead", steps=STEPS, batch_size=BATCH, clip=1.0, progress="off",
+            runs_dir=Path(folder),
+        )  # fmt: skip
+        Trainer(model, optimizer, lambda step: 1.0, task, config, callbacks=[by_hand]).train()
+    same = all(map(torch.equal, model.parameters(), by_hand.model.parameters()))
+    # The first steps of both warm up.
+    hand = statistics.median(by_hand.hand_s[50:])
+    trainer = statistics.median(by_hand.trainer_s[50:])
     print(f"weights bit for bit the same: {same}")
-    print(f"by hand {a * 1e6:7.1f} µs a step   (the best of {ROUNDS} × {STEPS} steps)")
-    print(f"trainer {b * 1e6:7.1f} µs a step   {b / a:.2f} times, {(b - a) * 1e6:+.1f} µs")
+    print(f"by hand {hand * 1e6:7.1f} µs a step (medians of {STEPS} steps)")
+    print(f"trainer {trainer * 1e6:7.1f} µs a step, {trainer / hand:.2f} times", end="")
+    print(f", {(trainer - hand) * 1e6:+.1f} µs")
 
 
 if __name__ == "__main__":

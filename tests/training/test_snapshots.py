@@ -105,13 +105,35 @@ def test_a_writer_that_fails_leaves_no_trace(tmp_path: Path) -> None:
     assert snapshots.newest_intact(tmp_path) == (good, [])
 
 
-def test_leftovers_of_killed_writers_are_swept_away(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sweeper", [snapshots.newest_intact, lambda root: write(root, 2)])
+def test_leftovers_of_killed_writers_are_swept_away(
+    tmp_path: Path, sweeper: Callable[[Path], object]
+) -> None:
     write(tmp_path, 1)
     for leftover in (".step-00000002.writing", ".step-00000000.removing"):
         (tmp_path / leftover).mkdir()
         (tmp_path / leftover / "a.bin").write_bytes(b"half")
-    snapshots.newest_intact(tmp_path)
-    assert names(tmp_path) == ["step-00000001"]
+    sweeper(tmp_path)
+    assert ".step" not in "".join(names(tmp_path))
+    assert "step-00000001" in names(tmp_path)
+
+
+def test_a_removal_that_is_interrupted_leaves_nothing_that_looks_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(folder: Path, ignore_errors: bool) -> None:
+        (folder / "a.bin").unlink()
+        raise KeyboardInterrupt
+
+    for step in (1, 2):
+        write(tmp_path, step)
+    monkeypatch.setattr(snapshots.shutil, "rmtree", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path, 3)
+    found = snapshots.versions(tmp_path)
+    assert [version.name for version in found] == ["step-00000002", "step-00000003"]
+    for version in found:
+        snapshots.verify(version)
 
 
 def test_bytes_are_on_the_disk_before_the_name_is(

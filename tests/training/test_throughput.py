@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from toy_training import Toy, toy_model
 
 from course_utils.training import throughput
@@ -12,12 +12,20 @@ from course_utils.training.throughput import Meter, Peak, Stopwatch
 def test_flops_of_training_are_three_times_the_products_of_the_forward_pass() -> None:
     task, model = Toy(masked=True), toy_model(dropout=0.5)
     batch = task.batch(0, 0, 1)
-    state = torch.get_rng_state()
     per_item = throughput.training_flops_per_item(model, task, batch)
     products = 2 * 8 * (6 * 8 + 8 * 3)  # a multiplication and an addition, for each of 8 examples
     assert per_item == 3 * products / task.count(batch)
-    assert torch.equal(torch.get_rng_state(), state)
     assert model.training
+
+
+def test_counting_leaves_the_random_numbers_alone() -> None:
+    class Noisy(Toy):
+        def loss(self, model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+            return super().loss(model, (batch[0] + torch.randn(batch[0].shape), batch[1]))
+
+    state = torch.get_rng_state()
+    throughput.training_flops_per_item(toy_model(), Noisy(), Noisy().batch(0, 0, 1))
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_counting_leaves_running_means_alone() -> None:

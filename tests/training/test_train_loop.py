@@ -294,12 +294,13 @@ class StopAt(Callback):
 
 
 def test_a_callback_stops_the_run(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    summary = train(tmp_path, callbacks=[StopAt(3)])
+    trainer = toy_trainer(tmp_path, callbacks=[StopAt(3)])
+    summary = trainer.train()
     assert (summary.step, summary.finished, summary.reason) == (3, False, "good enough")
     assert summary.checkpoint.name == "step-00000003"
     assert not (tmp_path / "toy" / "summary.json").exists()
     assert "stopped at step 3 of 6: good enough" in capsys.readouterr().out
-    assert train(tmp_path).finished
+    assert trainer.train().finished
     train(tmp_path, name="whole")
     assert trace(tmp_path / "toy") == trace(tmp_path / "whole")
 
@@ -309,6 +310,37 @@ class Poison(Callback):
         if step == 4:
             with torch.no_grad():
                 trainer.model[0].weight.fill_(torch.nan)
+
+
+def test_calling_train_again_goes_on(tmp_path: Path) -> None:
+    """What a notebook's reader does after the stop button."""
+
+    class Press(Callback):
+        pressed = False
+
+        def on_step(self, trainer: Trainer, step: int) -> None:
+            if step == 2 and not self.pressed:
+                self.pressed = True
+                signal.raise_signal(signal.SIGINT)
+
+    trainer = toy_trainer(tmp_path, callbacks=[Press()], resume="never", dropout=0.3)
+    with pytest.raises(SystemExit):
+        trainer.train()
+    assert trainer.train().finished
+    train(tmp_path, name="whole", dropout=0.3)
+    assert trace(tmp_path / "toy") == trace(tmp_path / "whole")
+
+
+def test_a_model_that_is_no_longer_new_does_not_start_from_the_beginning(tmp_path: Path) -> None:
+    class Fail(Callback):
+        def on_step(self, trainer: Trainer, step: int) -> None:
+            raise ValueError("a mistake in a callback")
+
+    trainer = toy_trainer(tmp_path, callbacks=[Fail()])
+    with pytest.raises(ValueError, match="a mistake"):
+        trainer.train()
+    with pytest.raises(CourseError, match=r"no checkpoint .* a new model and trainer"):
+        trainer.train()
 
 
 def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path) -> None:
@@ -353,6 +385,20 @@ def test_the_model_comes_back_as_it_was(tmp_path: Path) -> None:
     assert all(p.grad is None for p in model.parameters())
     copy.deepcopy(model)
     train(tmp_path, name="again", model=model, precision="bf16")
+
+
+def test_a_trainer_that_is_kept_keeps_nothing_of_the_run(tmp_path: Path) -> None:
+    kept: list[weakref.ref] = []
+
+    class Note(Callback):
+        def on_step(self, trainer: Trainer, step: int) -> None:
+            kept.extend(map(weakref.ref, (trainer._accelerator, trainer._step)))
+
+    trainer = toy_trainer(tmp_path, callbacks=[Note()])
+    trainer.train()
+    gc.collect()
+    assert len(kept) == 12
+    assert not [ref for ref in kept if ref() is not None]
 
 
 def test_compiled(tmp_path: Path) -> None:

@@ -7,8 +7,9 @@
       state.json          step, items, seconds, loss scale, and the settings of the run
       manifest.json       sizes and hashes (see snapshots)
 
-The data position needs no entry: it is the step (see data_order). Nothing is pickled that could run
-code on loading: `torch.load` is used with `weights_only=True`.
+The data position needs no entry: it is the step (see data_order). Nor does a counter of
+micro-batches: saving happens between steps. Nothing is pickled that could run code on loading:
+`torch.load` is used with `weights_only=True`.
 """
 
 import json

@@ -66,7 +66,7 @@ def describe(accelerator: Accelerator) -> str:
     if device.type == "cuda":
         where = torch.cuda.get_device_name(device)
     else:
-        where = f"{device.type}, {torch.get_num_threads()} threads each"
+        where = f"{device.type}, threads: {torch.get_num_threads()}"
     count = accelerator.num_processes
     together = (
         "" if count == 1 else f", {accelerator.distributed_type.value} over {dist.get_backend()}"

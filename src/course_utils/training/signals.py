@@ -58,6 +58,8 @@ class StopRequests:
         return None
 
     def __enter__(self) -> "StopRequests":
+        self._received.clear()
+        self._own_reason = ""
         if threading.current_thread() is threading.main_thread():  # Python allows no other
             for number in (signal.SIGTERM, signal.SIGINT):
                 self._handlers[number] = signal.signal(number, self._remember)

@@ -2,7 +2,7 @@
 
     Task ──batches──► OptimizerStep ──loss, norm──► Trainer ──► metrics.jsonl, bar, wandb, callbacks
                                                        │
-                            StopSignals ──────────────►├──────► Checkpoints ──► snapshots
+                           StopRequests ──────────────►├──────► Checkpoints ──► snapshots
 
 One loop for every lab. What a step is stands in `step`, what a checkpoint is in `checkpoint`.
 """
@@ -35,7 +35,7 @@ from course_utils.training.throughput import peak, training_flops_per_item
 
 
 class Trainer:
-    """Trains a model on a task; one trainer runs once.
+    """Trains a model on a task.
 
     On a CPU, and on a GPU whose kernels are deterministic, a run that was killed and started again
     goes on bit for bit. (Some CUDA kernels add in the order in which threads arrive;
@@ -85,12 +85,14 @@ class Trainer:
         self._result: StepResult | None = None  # of the newest step
         self._stops = StopRequests()
         self._stop: Stop | None = None
+        self._resume_mode = config.resume
 
     def train(self) -> Summary:
         """Train to `config.steps`, from the newest checkpoint if there is one.
 
-        Returns when finished, or stopped by a callback, or, in a notebook, by the stop button.
-        A script that is interrupted or terminated exits with 130 or 143, after saving.
+        Returns when finished, or stopped by a callback, or, in a notebook, by the stop button;
+        called again, it goes on from there, whatever `config.resume` says. A script that is
+        interrupted or terminated exits with 130 or 143, after saving.
 
         Raises:
             CourseError: when the run cannot go on (a full disk, other settings than before, a loss
@@ -101,6 +103,7 @@ class Trainer:
             stack.enter_context(self._stops)
             self._processes.on_main(lambda: stack.enter_context(self._folder.lock()))
             self._open(stack)
+            self._resume_mode = "must"  # the model is no longer new
             self._loop()
             summary = self._finish()
         if self._stop and self._stop.exit_code and not in_notebook():
@@ -118,7 +121,7 @@ class Trainer:
         usable afterwards and nothing of the run stays in memory.
         """
         on_main, config = self._processes.on_main, self.config
-        if config.resume == "never" and (aside := on_main(self._folder.set_aside)):
+        if self._resume_mode == "never" and (aside := on_main(self._folder.set_aside)):
             self._report.say(f"The earlier run {config.name} was moved to {aside}.")
         on_main(self._folder.create)
         rng.seed_everything(config.seed, self._processes.index)
@@ -157,10 +160,10 @@ class Trainer:
             self._report.warn(f"Skipped a damaged checkpoint: {problem}.")
         if self._saved is not None:
             self._position = self._checkpoints.load(self._saved)
-        elif self.config.resume == "must":
+        elif self._resume_mode == "must":
             raise CourseError(
                 f"There is no checkpoint in {self._folder.checkpoints} to resume from: "
-                "resume='auto' starts from the beginning."
+                "a new model and trainer with resume='auto' start from the beginning."
             )
         where = f"going on from {self._saved.name}" if self._saved else "from the beginning"
         self._report.say(f"Run {self.config.name}: {describe(self._accelerator)}; {where}.")
@@ -176,7 +179,7 @@ class Trainer:
         config, position = self.config, self._position
         while position.step < config.steps:
             batches = self._step.batches(position.step)
-            items = self._agree(self._step.count(batches))
+            items, self._stop = self._agree(self._step.count(batches))
             if self._stop:
                 return
             evaluating, saving = self._due(config.eval_every), self._due(config.save_every)
@@ -198,15 +201,14 @@ class Trainer:
         step = self._position.step + 1
         return step == self.config.steps or (every is not None and step % every == 0)
 
-    def _agree(self, count: int) -> int:
-        """The items of all processes' micro-batches, and whether any process asks to stop.
+    def _agree(self, count: int) -> tuple[int, Stop | None]:
+        """The items of all processes' micro-batches, and why to stop, if any process asks for it.
 
         One sum answers both, so asking every step costs nothing extra, and all processes stop
         after the same step.
         """
         items, *votes = self._processes.sum([count, *self._stops.votes()])
-        self._stop = self._stops.verdict(votes)
-        return int(items)
+        return int(items), self._stops.verdict(votes)
 
     def _log(self, evaluating: bool) -> None:
         assert self._result is not None
@@ -254,7 +256,7 @@ class Trainer:
         saved = self._saved
         if saved is None or snapshots.step_of(saved) != step:
             saved = self._save()
-        self._agree(0)  # a signal may have come during the last step
+        _, self._stop = self._agree(0)  # a signal may have come during the last step
         summary = Summary(
             folder=self._folder.path,
             step=step,
