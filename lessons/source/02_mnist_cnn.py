@@ -383,7 +383,7 @@ for name, (last_layer, x, labels) in cases.items():
     torch.manual_seed(0)
     suspect = nn.Sequential(digit_network(), last_layer)
     optimizer = torch.optim.Adam(suspect.parameters(), lr=2e-3)
-    losses = overfit_one_batch(suspect, optimizer, x, labels, max_steps=budget(smoke=40, cpu=150))
+    losses = overfit_one_batch(suspect, optimizer, x, labels, max_steps=budget(smoke=40, cpu=120))
     curves[name] = (range(1, len(losses) + 1), losses)
     print(f"{name:16} loss {losses[-1]:.3f} after {len(losses)} steps")
 
@@ -651,7 +651,7 @@ values = {
     "dropout": (0.0, 0.25, 0.5, 0.75),
 }[vary]
 seeds = [0, 1]
-steps = budget(smoke=6, cpu=200, gpu=1000)
+steps = budget(smoke=6, cpu=150, gpu=1000)
 
 results = {}
 for seed in seeds:
