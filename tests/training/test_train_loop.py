@@ -125,6 +125,12 @@ def test_the_bar_never_writes_to_standard_error(
         assert number in shown.out
 
 
+def test_the_bar_is_not_drawn_for_every_line(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    train(tmp_path, progress="bar", steps=300)
+    assert capfd.readouterr().out.count("\r") < 300
+    assert len(trace(tmp_path / "toy")) == 300
+
+
 def test_callbacks(tmp_path: Path) -> None:
     heard: list[tuple] = []
 
@@ -191,6 +197,16 @@ def test_a_longer_run_goes_on_from_a_finished_one(tmp_path: Path) -> None:
     assert train(tmp_path, steps=9, dropout=0.5, log_every=1, keep=1).step == 9
     losses = [[line["loss"] for line in trace(tmp_path / name)] for name in ("toy", "whole")]
     assert losses[0] == losses[1]
+
+
+def test_the_seed_alone_decides_what_is_random(tmp_path: Path) -> None:
+    for name, drawn_before, seed in (("a", 0, 0), ("b", 7, 0), ("other", 0, 1)):
+        model = toy_model(dropout=0.5)
+        torch.rand(drawn_before)  # what a notebook did before
+        train(tmp_path, name=name, model=model, seed=seed)
+    a, b, other = (trace(tmp_path / name) for name in ("a", "b", "other"))
+    assert a == b
+    assert [line["loss"] for line in a] != [line["loss"] for line in other]
 
 
 def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:

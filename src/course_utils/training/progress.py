@@ -47,7 +47,10 @@ class Screen:
             self._bar.update()
 
     def show(self, record: Record) -> None:
-        """Put a line's numbers behind the bar."""
+        """Put a line's numbers behind the bar, to be seen when it is drawn next.
+
+        Drawing for every line would fill a notebook's output with hundreds of bars.
+        """
         if self._bar is None:
             return
         rate, mfu = record[f"{self._unit}_per_s"], record["mfu"]
@@ -55,7 +58,7 @@ class Screen:
         text += f", {rate:,.0f} {self._unit}/s, MFU {mfu:.1%}"
         if "val_loss" in record:
             text += f", val_loss {record['val_loss']:.4f}"
-        self._bar.set_postfix_str(text)
+        self._bar.set_postfix_str(text, refresh=False)
 
     def close_bar(self) -> None:
         if self._bar is not None:

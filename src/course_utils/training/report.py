@@ -90,6 +90,8 @@ class Report:
             self._folder.metrics.flush()
 
     def close(self) -> None:
+        """End the bar and the tracking; closing twice does no harm."""
         self._screen.close_bar()
         if self._wandb is not None:
             self._wandb.close()
+            self._wandb = None

@@ -257,6 +257,7 @@ class Trainer:
         if saved is None or snapshots.step_of(saved) != step:
             saved = self._save()
         _, self._stop = self._agree(0)  # a signal may have come during the last step
+        self._report.close()
         summary = Summary(
             folder=self._folder.path,
             step=step,
