@@ -6,7 +6,12 @@ from typing import Any
 from course_utils.cli.output import console, print_json, print_table
 from course_utils.errors import CourseError
 
-_SIGN = {"ready": "[green]✓ ready[/]", "damaged": "[red]✗ damaged[/]", "missing": "○ not here"}
+_SIGN = {
+    "ready": "[green]✓ ready[/]",
+    "damaged": "[red]✗ damaged[/]",
+    "missing": "○ not here",
+    "streamed": "⇣ streamed",
+}
 
 
 def doctor(arguments: argparse.Namespace) -> int:
@@ -73,7 +78,8 @@ def _get(arguments: argparse.Namespace) -> int:
 def _verify(arguments: argparse.Namespace) -> int:
     from course_utils.data.store import status, verify
 
-    names = arguments.names or [row.name for row in status() if row.state != "missing"]
+    here = ("ready", "damaged")
+    names = arguments.names or [row.name for row in status() if row.state in here]
     reports = {name: verify(name) for name in names}
     if arguments.json:
         print_json(

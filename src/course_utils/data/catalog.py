@@ -14,6 +14,23 @@ from course_utils.paths import course_root
 
 
 @dataclass(frozen=True)
+class HubSet:
+    """A set that stays on the Hugging Face Hub and is streamed from there, row by row.
+
+    Attributes:
+        repo: `owner/name`.
+        split: which part of it.
+        files: a file of the repository, where it has several sets.
+        revision: a commit or branch; None for the newest.
+    """
+
+    repo: str
+    split: str = "train"
+    files: str | None = None
+    revision: str | None = None
+
+
+@dataclass(frozen=True)
 class DataSet:
     """One entry of the catalogue.
 
@@ -24,6 +41,7 @@ class DataSet:
         files: everything it consists of, with sizes and hashes.
         sources: where the files come from, best first.
         classes: what the labels 0, 1, … mean, in sets that have classes.
+        hub: for a set of any size that is streamed and never stored; it has no files.
     """
 
     name: str
@@ -34,6 +52,7 @@ class DataSet:
     files: tuple[FileEntry, ...]
     sources: tuple[Source, ...]
     classes: tuple[str, ...] = ()
+    hub: HubSet | None = None
 
     @property
     def bytes(self) -> int:
@@ -83,9 +102,12 @@ def look_up(name: str) -> DataSet:
 def _data_set(name: str, table: Any, path: Path) -> DataSet:
     try:
         fields = dict(table)
+        classes = tuple(fields.pop("classes", ()))
+        if "hub" in fields:
+            hub = HubSet(**fields.pop("hub"))
+            return DataSet(name=name, files=(), sources=(), classes=classes, hub=hub, **fields)
         files = tuple(_file(entry) for entry in fields.pop("files"))
         sources = tuple(_source(entry, name) for entry in fields.pop("sources"))
-        classes = tuple(fields.pop("classes", ()))
         return DataSet(name=name, files=files, sources=sources, classes=classes, **fields)
     except KeyError as error:
         raise CourseError(f"{path.name}: [{name}] lacks {error}") from None

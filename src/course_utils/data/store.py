@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from filelock import FileLock, Timeout
 
@@ -34,14 +35,14 @@ _INCOMING = ".incoming"
 
 @dataclass(frozen=True)
 class Status:
-    """One row of `course data list`; `folder` is None for a set that is nowhere on this machine."""
+    """One row of `course data list`; `folder` is None for a set that is not on this machine."""
 
     name: str
     title: str
     bytes: int
     licence: str
     folder: Path | None
-    state: State
+    state: State | Literal["streamed"]
 
 
 def find(name: str) -> Path:
@@ -65,6 +66,11 @@ def fetch(name: str, *, force: bool = False) -> Path:
             network is forbidden, or the cache cannot be written.
     """
     dataset = look_up(name)
+    if dataset.hub:
+        raise CourseError(
+            f"{name} stays on the Hub ({dataset.hub.repo}) and is read from there row by row: "
+            f"give its name to a lab, as in labs/pretrain.py --data {name}."
+        )
     cache = data_dir() / name
     for report in _reports(dataset, rehash=force):
         if report.ok and not (force and report.folder == cache):
@@ -87,9 +93,12 @@ def verify(name: str) -> Report:
         the report on the copy that `find` would use; when no copy is right, on the damaged one.
 
     Raises:
-        CourseError: unknown name.
+        CourseError: unknown name, or a set that is streamed and has nothing to verify.
     """
-    return _best(_reports(look_up(name), rehash=True))
+    dataset = look_up(name)
+    if dataset.hub:
+        raise CourseError(f"{name} is streamed from the Hub: there are no files to verify.")
+    return _best(_reports(dataset, rehash=True))
 
 
 def status() -> list[Status]:
@@ -98,6 +107,8 @@ def status() -> list[Status]:
 
 
 def _status(dataset: DataSet) -> Status:
+    if dataset.hub:
+        return Status(dataset.name, dataset.title, 0, dataset.licence, None, "streamed")
     report = _best(_reports(dataset))
     folder = None if report.state == "missing" else report.folder
     return Status(dataset.name, dataset.title, dataset.bytes, dataset.licence, folder, report.state)
