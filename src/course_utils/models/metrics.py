@@ -1,4 +1,6 @@
-"""How good is a classifier?"""
+"""How good is a classifier, or a language model?"""
+
+import math
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -12,3 +14,26 @@ def accuracy(logits: Float[Tensor, "batch classes"], labels: Int[Tensor, " batch
     """
     predictions = logits.argmax(dim=1)
     return (predictions == labels).sum().item() / len(labels)
+
+
+def bits_per_byte(
+    losses: Float[Tensor, " tokens"],
+    tokens: Int[Tensor, " tokens"],
+    token_bytes: Int[Tensor, " vocab"],
+) -> float:
+    """How many bits a language model needs for a byte of text, whatever its tokenizer.
+
+        bits per byte = Σ losses / ln 2 / Σ bytes
+
+    A loss per token cannot be compared between tokenizers: longer tokens are fewer and harder to
+    guess. Per byte of the text it can; 8 would be no compression at all.
+
+    Args:
+        losses: −ln p of each token, in nats. A bit is ln 2 nats.
+        tokens: the id of each token.
+        token_bytes: the number of bytes that each id of the vocabulary stands for. Special tokens
+            have 0: they are not text, so neither their losses nor their bytes count.
+    """
+    n_bytes = token_bytes[tokens]
+    nats = losses[n_bytes > 0].sum().item()
+    return nats / math.log(2) / n_bytes.sum().item()

@@ -37,14 +37,16 @@ def split_into_pieces(text: str) -> list[str]:
 
 
 def count_pairs(words: dict[tuple[Token, ...], int]) -> Counter[Merge]:
-    """How often each pair of neighbouring tokens occurs.
+    """How often each pair of neighbouring tokens occurs in a text.
 
     Args:
-        words: each word as its tokens, with the number of times it occurs in the text.
+        words: the different words of the text, each as its tokens, with the number of times it
+            occurs: `{(b"h", b"o"): 3, (b"o", b"h", b"o"): 1}`.
 
     Returns:
-        Occurrences by pair; a word that occurs n times counts n times, and a pair that occurs
-        twice in a word counts twice.
+        Occurrences by pair, in this example `Counter({(b"h", b"o"): 4, (b"o", b"h"): 1})`. A word
+        that occurs n times counts n times, and a pair that occurs twice in a word counts twice.
+        Pairs never reach from one word into the next.
     """
     pairs: Counter[Merge] = Counter()
     for tokens, count in words.items():
@@ -54,14 +56,16 @@ def count_pairs(words: dict[tuple[Token, ...], int]) -> Counter[Merge]:
 
 
 def merge_pair(tokens: tuple[Token, ...], pair: Merge) -> tuple[Token, ...]:
-    """Join every occurrence of `pair`, from left to right.
+    """Join every occurrence of a pair into one token, from left to right.
 
     Args:
-        tokens: a word's tokens.
-        pair: two neighbouring tokens; in `aaa`, the pair (a, a) is joined once, the first time.
+        tokens: a word's tokens, `(b"b", b"a", b"n", b"a", b"n")`.
+        pair: the two tokens to join wherever they are neighbours, `(b"a", b"n")`.
 
     Returns:
-        The new tokens; the word itself, byte for byte, is the same.
+        The new tokens, here `(b"b", b"an", b"an")`. Each token is used once: in `(b"a", b"a",
+        b"a")` the pair `(b"a", b"a")` is joined at the left, and the last `b"a"` stays alone. The
+        word itself, byte for byte, is the same, and what a merge makes is not merged again.
     """
     merged: list[Token] = []
     position = 0
@@ -165,7 +169,12 @@ class BPE:
         return len(self.tokens) + len(self.special)
 
     def encode(self, text: str) -> list[int]:
-        """The ids of a text."""
+        """The ids of a text.
+
+        `_around_special` cuts out the special tokens. What lies between them is split into pieces,
+        because merges never reach from one piece into the next, and `_encode_piece` knows the ids
+        of a piece.
+        """
         ids: list[int] = []
         for part in self._around_special(text):
             if part in self.special:
@@ -176,13 +185,18 @@ class BPE:
         return ids
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text; bytes that are no valid UTF-8 (a character cut in two) become U+FFFD."""
+        """The text of a sequence of ids: `tokens` has the bytes of each, `_names` the special ones.
+
+        A character may be spread over several tokens. Bytes that are no valid UTF-8 even when all
+        of them are joined (a character cut off at the end) become U+FFFD, `�`.
+        """
         parts = (
             self._names[i].encode() if i in self._names else self.tokens[i] for i in map(int, ids)
         )
         return b"".join(parts).decode("utf-8", errors="replace")
 
     def _around_special(self, text: str) -> Iterator[str]:
+        """The text in parts: special tokens, and what lies between them."""
         start = 0
         for match in self._special.finditer(text):
             if match.start() > start:
@@ -193,6 +207,7 @@ class BPE:
             yield text[start:]
 
     def _encode_piece(self, piece: str) -> list[int]:
+        """The ids of one piece; a text consists of few different ones, so they are remembered."""
         known = self._cache.get(piece)
         if known is None:
             known = [self.ids[token] for token in apply_merges(piece.encode(), self.rank)]
@@ -201,10 +216,14 @@ class BPE:
 
 
 def apply_merges(piece: bytes, rank: dict[Merge, int]) -> tuple[Token, ...]:
-    """Replay the merges on one piece, the earliest learned first, until none applies.
+    """Cut a piece of text into tokens: replay the merges on its bytes.
+
+    Begin with one token for each byte. Of all pairs of neighbours take the one whose merge was
+    learned earliest, join all its occurrences, and look again, until no pair of neighbours has
+    been learned. (Earliest learned, wherever it stands: not the leftmost, not the longest.)
 
     Args:
-        piece: the bytes of one piece of text.
+        piece: the bytes of one piece of text; it may be empty.
         rank: for every merge, when it was learned; 0 is the first.
 
     Returns:

@@ -2,6 +2,7 @@
 
 import math
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -22,9 +23,13 @@ def attend(
 
         softmax(query · keyᵀ / √head_dim) · value
 
+    The softmax goes over the keys: the weights of one query add up to 1.
+
     Args:
         query, key, value: one row per token and head.
-        visible: True where the query (row) may look at the key (column); None: everywhere.
+        visible: True where the query (row) may look at the key (column); None: everywhere. A key
+            that may not be seen gets weight 0, and the others share the whole 1. Every query sees
+            at least one key.
 
     Paper: Vaswani et al. (2017), "Attention Is All You Need". In the model, PyTorch's fused
     version does the same without ever storing the seq × total matrix.
@@ -33,6 +38,21 @@ def attend(
     if visible is not None:
         scores = scores.masked_fill(~visible, float("-inf"))
     return scores.softmax(dim=-1) @ value
+
+
+def causal_mask(
+    seq: int, total: int, device: torch.device | str | None = None
+) -> Bool[Tensor, "seq total"]:
+    """Which keys each query may see: that of its own position, and all before it.
+
+    The queries are the **last** `seq` of `total` positions, so query i stands at position
+    total − seq + i. While a model reads a text, seq = total. While it writes one, the keys of what
+    is there already are remembered, and only the new positions ask.
+
+    Returns:
+        Booleans; [i, j] is True where query i may look at key j.
+    """
+    return torch.ones(seq, total, dtype=torch.bool, device=device).tril(total - seq)
 
 
 class GroupedQueryAttention(nn.Module):
@@ -66,9 +86,20 @@ class GroupedQueryAttention(nn.Module):
         cache: KVCache | None = None,
         layer: int = 0,
     ) -> Float[Tensor, "batch seq d_model"]:
-        """Attend within `x`, and to what `cache` remembers of layer `layer`.
+        """Every token gathers from the tokens it may see.
 
-        `visible` None means causal: each position sees itself and everything before it.
+        1. Make queries, keys and values from `x`, and split each of them into heads.
+        2. Normalise queries and keys (`query_norm`, `key_norm`), then rotate them. Values are not.
+        3. With a cache, `cache.write(layer, key, value)` stores the new keys and values, and
+           returns all of this layer so far. Attend to those.
+        4. Attend, join the heads, and multiply by `output`.
+
+        Args:
+            x: the new tokens.
+            rotation: cosine and sine of their positions' angles, for `rotate`.
+            visible: the mask; None means causal. Without a mask, several tokens are the whole
+                sequence, and a single one sees everything there is.
+            cache: keys and values of earlier tokens (lesson 08), and which `layer` of it is ours.
         """
         query = self._heads(self.query(x))
         key, value = self._heads(self.key(x)), self._heads(self.value(x))
@@ -91,4 +122,5 @@ class GroupedQueryAttention(nn.Module):
     def _heads(
         self, x: Float[Tensor, "batch seq features"]
     ) -> Float[Tensor, "batch heads seq head_dim"]:
+        """Cut each token's features into heads of `head_dim` neighbours, heads before positions."""
         return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)

@@ -64,7 +64,19 @@ def rotate(
     cos: Float[Tensor, "... seq half"],
     sin: Float[Tensor, "... seq half"],
 ) -> Float[Tensor, "batch heads seq head_dim"]:
-    """Turn each pair (x[i], x[i + head_dim/2]) by its angle; returns the dtype of `x`."""
+    """Turn each pair of features (x[i], x[i + head_dim/2]) by its angle, counter-clockwise.
+
+        x[i]                cos·x[i] − sin·x[i + head_dim/2]
+                       →
+        x[i + head_dim/2]   cos·x[i + head_dim/2] + sin·x[i]
+
+    Args:
+        x: queries or keys. The first feature's partner is the first of the second half.
+        cos, sin: of each position's angles, one for each of the head_dim/2 pairs, in float32.
+
+    Returns:
+        The turned features in the same places; computed in float32, returned in the dtype of `x`.
+    """
     first, second = x.float().chunk(2, dim=-1)
     turned = torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
     return turned.type_as(x)
