@@ -7,8 +7,6 @@ its own exercise with it.
 
 import contextlib
 import io
-import linecache
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +15,9 @@ import nbformat
 from nbformat import NotebookNode
 
 from course_utils.errors import CourseError
+from course_utils.grading.cells import execute_cell
 from course_utils.grading.check import Result, check, verified
 from course_utils.grading.exercise import Exercise, find_exercise
-from course_utils.grading.timelimit import TimeUp, time_limit
-
-# Set-up cells may load a data set; a solution cell only defines something.
-CELL_CPU_SECONDS, CELL_WALL_SECONDS = 60.0, 120.0
 
 
 @dataclass(frozen=True)
@@ -67,14 +62,14 @@ def check_notebook(notebook: NotebookNode) -> list[Checked]:
         if role is None:
             continue
         if role == "setup":
-            problem = _execute(cell.source, f"<cell {index}>", namespace)
+            problem = execute_cell(cell.source, f"<cell {index}>", namespace)
             if problem:
                 raise CourseError(f"The set-up cell {index} failed, so nothing else can: {problem}")
             continue
         exercise = find_exercise(cell.metadata["course"]["exercise"])
         if role == "solution":
             namespace.pop(exercise.symbol, None)
-            problem = _execute(cell.source, f"<{exercise.id}>", namespace)
+            problem = execute_cell(cell.source, f"<{exercise.id}>", namespace)
             results[exercise.id] = _check(exercise, namespace, problem)
         elif role == "verified":
             mine = namespace.get(exercise.symbol)
@@ -99,25 +94,3 @@ def _check(exercise: Exercise, namespace: dict[str, Any], problem: str) -> Check
     if not callable(student):
         return Checked(exercise, None, f"the cell defines no {exercise.symbol}")
     return Checked(exercise, check(exercise.id, student))
-
-
-def _execute(source: str, filename: str, namespace: dict[str, Any]) -> str:
-    """Run one cell; returns what went wrong in a line, or an empty string."""
-    # Magics and shell lines are JupyterLab's, not Python's; no solution can depend on them.
-    kept = [line if not line.startswith(("%", "!")) else "" for line in source.split("\n")]
-    text = "\n".join(kept)
-    linecache.cache[filename] = (len(text), None, [line + "\n" for line in kept], filename)
-    try:
-        with (
-            contextlib.redirect_stdout(io.StringIO()),
-            contextlib.redirect_stderr(io.StringIO()),
-            time_limit(CELL_CPU_SECONDS * (os.cpu_count() or 1), CELL_WALL_SECONDS),
-        ):
-            exec(compile(text, filename, "exec"), namespace)
-    except TimeUp:
-        return f"it did not finish within {CELL_WALL_SECONDS:.0f} s"
-    except SyntaxError as error:
-        return f"SyntaxError in line {error.lineno}: {error.msg}"
-    except (Exception, SystemExit) as error:
-        return f"{type(error).__name__}: {error}"
-    return ""
