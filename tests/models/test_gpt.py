@@ -82,6 +82,22 @@ def test_a_model_saved_by_transformers_is_read_back(tmp_path):
     assert torch.equal(back(tokens), model(tokens))
 
 
+def test_in_bfloat16_the_angles_stay_exact_and_logits_equal_transformers_up_to_rounding():
+    config = replace(SMALL, context=1024)
+    model = random_model(config)
+    tokens = torch.randint(config.vocab, (1, 1024))
+    with torch.no_grad():
+        exact = model(tokens)
+        model.bfloat16()
+        theirs = to_hf(model)
+        assert theirs.dtype == model.embedding.weight.dtype == torch.bfloat16
+        ours, expected = model(tokens).float(), theirs(tokens).logits.float()
+    late = slice(512, None)  # rounded frequencies are off by radians here
+    for result, rounding in ((ours, 0.05), (expected, 0.05)):
+        error = (result - exact)[:, late].norm() / exact[:, late].norm()
+        assert error < rounding, f"relative error {error:.3f}"
+
+
 def test_another_architecture_is_refused_by_name():
     theirs = hf_config(SMALL)
     theirs.attention_bias = True

@@ -104,11 +104,12 @@ def our_config(theirs: Any) -> GPTConfig:
 
 def to_hf(model: GPT) -> Any:
     """A `Qwen3ForCausalLM` with the same weights: equal logits up to rounding."""
-    from transformers import Qwen3ForCausalLM
+    from transformers import AutoModelForCausalLM
 
-    theirs = Qwen3ForCausalLM(hf_config(model.config))
+    # Not `.to(dtype)` afterwards: that would round the rotary frequencies, too.
+    dtype = model.embedding.weight.dtype
+    theirs = AutoModelForCausalLM.from_config(hf_config(model.config), dtype=dtype)
     theirs.load_state_dict(rename(model.state_dict(), _NAMES), strict=True)
-    torch.nn.Module.to(theirs, model.embedding.weight.dtype)
     return theirs.eval()
 
 

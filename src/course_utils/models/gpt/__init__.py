@@ -6,9 +6,10 @@ tokens ─► embedding ─► ┌ Block × n_layers ─────────
                        └──────────────────────────────────────────────┘
 """
 
-from course_utils.models.gpt.attention import GroupedQueryAttention, attend
+from course_utils.models.gpt.attention import GroupedQueryAttention, attend, causal_mask
 from course_utils.models.gpt.cache import KVCache
 from course_utils.models.gpt.config import PRESETS, GPTConfig, YaRN
+from course_utils.models.gpt.loss import IGNORED, next_token_loss
 from course_utils.models.gpt.mlp import SwiGLU
 from course_utils.models.gpt.model import GPT, Block
 from course_utils.models.gpt.norm import RMSNorm
@@ -16,6 +17,7 @@ from course_utils.models.gpt.rope import rope_frequencies, rotate, rotation_tabl
 
 __all__ = [
     "GPT",
+    "IGNORED",
     "PRESETS",
     "Block",
     "GPTConfig",
@@ -25,6 +27,8 @@ __all__ = [
     "SwiGLU",
     "YaRN",
     "attend",
+    "causal_mask",
+    "next_token_loss",
     "rope_frequencies",
     "rotate",
     "rotation_tables",

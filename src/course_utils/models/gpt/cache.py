@@ -39,7 +39,16 @@ class KVCache:
     ]:
         """Append to one layer; returns all keys and values of that layer so far.
 
-        `length` moves on once for all layers: `advance` is called after the last of them.
+        The new ones go into the places after the first `length`. They are written into the room
+        that is there already, and what is returned is a view of it: nothing is copied twice.
+        `length` itself stays, because the layers after this one write at the same places.
+
+        Args:
+            layer: the layer's number.
+            keys, values: of `seq` new positions.
+
+        Returns:
+            The first `length` + seq positions of this layer: keys, values.
         """
         end = self.length + keys.shape[2]
         self.keys[layer, :, :, self.length : end] = keys
@@ -47,7 +56,7 @@ class KVCache:
         return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
 
     def advance(self, seq: int) -> None:
-        """`seq` more positions are filled in every layer."""
+        """Count `seq` more positions as filled; called once, after the last layer has written."""
         self.length += seq
 
     def rewind(self, length: int) -> None:

@@ -80,11 +80,32 @@ class GPTConfig:
 
     def n_parameters(self) -> int:
         """Parameters of the model, counted from the shape alone."""
-        attention = 2 * self.d_model * self.head_dim * (self.n_heads + self.n_kv_heads)
-        norms = 2 * self.d_model + 2 * self.head_dim
-        block = attention + 3 * self.d_model * self.d_ff + norms
-        embeddings = self.vocab * self.d_model * (1 if self.tied else 2)
-        return embeddings + self.n_layers * block + self.d_model
+        return sum(count_parameters(self).values())
+
+
+def count_parameters(config: GPTConfig) -> dict[str, int]:
+    """How many parameters the parts of a model have, counted from its shape alone.
+
+    No layer has a bias. Matrices that are shared are counted once.
+
+    Returns:
+        "embedding": the table, a vector of d_model for each token of the vocabulary. When it is
+            not tied, the output layer's matrix of the same size counts here as well.
+        "attention": of all blocks. Queries and the output connect d_model with n_heads heads of
+            head_dim; keys and values have n_kv_heads heads.
+        "mlp": of all blocks; SwiGLU has three matrices between d_model and d_ff.
+        "norms": RMSNorm has one weight for each feature it normalises. A block has two of d_model,
+            and two of head_dim that all its query heads, and all its key heads, share. After the
+            last block there is one more of d_model.
+    """
+    tables = 1 if config.tied else 2
+    heads = config.n_heads + config.n_kv_heads
+    return {
+        "embedding": tables * config.vocab * config.d_model,
+        "attention": config.n_layers * 2 * config.d_model * config.head_dim * heads,
+        "mlp": config.n_layers * 3 * config.d_model * config.d_ff,
+        "norms": config.n_layers * 2 * (config.d_model + config.head_dim) + config.d_model,
+    }
 
 
 PRESETS = {

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 class SwiGLU(nn.Module):
     """Two projections up, one gating the other, and one down.
 
-        down( silu(gate(x)) · up(x) )
+        down( silu(gate(x)) · up(x) )          silu(z) = z · sigmoid(z), element by element
 
     Paper: Shazeer (2020), "GLU Variants Improve Transformer".
     """

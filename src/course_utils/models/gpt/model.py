@@ -1,19 +1,19 @@
 """The blocks, and the model made of them."""
 
-import math
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from course_utils.models.gpt.attention import GroupedQueryAttention
+from course_utils.models.gpt.attention import GroupedQueryAttention, causal_mask
 from course_utils.models.gpt.cache import KVCache
 from course_utils.models.gpt.config import GPTConfig
+from course_utils.models.gpt.init import initialise
+from course_utils.models.gpt.loss import next_token_loss
 from course_utils.models.gpt.mlp import SwiGLU
 from course_utils.models.gpt.norm import RMSNorm
 from course_utils.models.gpt.rope import rope_frequencies, rotation_tables
-
-INIT_STD = 0.02
 
 
 class Block(nn.Module):
@@ -35,7 +35,15 @@ class Block(nn.Module):
         cache: KVCache | None = None,
         layer: int = 0,
     ) -> Float[Tensor, "batch seq d_model"]:
-        """The stream after this block; arguments as in `GroupedQueryAttention`."""
+        """The residual stream after this block.
+
+            x ← x + dropout( attention( attention_norm(x) ) )
+            x ← x + dropout( mlp( mlp_norm(x) ) )
+
+        Args:
+            x: the stream. What a block computes is added to it, and nothing else happens to it.
+            rotation, visible, cache, layer: go on to the attention, in this order, as they are.
+        """
         attended = self.attention(self.attention_norm(x), rotation, visible, cache, layer)
         x = x + self.dropout(attended)
         return x + self.dropout(self.mlp(self.mlp_norm(x)))
@@ -57,33 +65,32 @@ class GPT(nn.Module):
             self.output.weight = self.embedding.weight
         frequencies = rope_frequencies(config.head_dim, config.rope_theta, config.yarn)
         self.register_buffer("frequencies", frequencies, persistent=False)
-        self._initialise()
+        initialise(self, config.n_layers)
 
-    def _initialise(self) -> None:
-        """Small normal weights, so that the first loss is about ln(vocab).
-
-        What writes into the residual stream starts smaller by √(2·n_layers): that many updates
-        add up, and the sum should not grow with the depth (Radford et al., 2019).
-        """
-        for name, parameter in self.named_parameters():
-            if parameter.ndim < 2:
-                continue  # norms start at one
-            writes = name.endswith(("attention.output.weight", "mlp.down.weight"))
-            shrink = math.sqrt(2 * self.config.n_layers) if writes else 1.0
-            nn.init.normal_(parameter, std=INIT_STD / shrink)
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "GPT":
+        """What `to(...)` calls. Frequencies stay in float32 when the weights become bfloat16: times
+        a position in the hundreds, the rounding would be an angle of more than a radian."""
+        super()._apply(fn, recurse)
+        config, device = self.config, self.embedding.weight.device
+        frequencies = rope_frequencies(config.head_dim, config.rope_theta, config.yarn)
+        self.frequencies = frequencies.to(device)
+        return self
 
     def forward(
         self,
         tokens: Int[Tensor, "batch seq"],
         *,
+        targets: Int[Tensor, "batch seq"] | None = None,
         documents: Int[Tensor, "batch seq"] | None = None,
         first: Int[Tensor, "batch"] | None = None,
         cache: KVCache | None = None,
-    ) -> Float[Tensor, "batch seq vocab"]:
-        """Logits of the token after each position.
+    ) -> Float[Tensor, "batch seq vocab"] | Float[Tensor, ""]:
+        """Logits of the token after each position, or, given `targets`, the sum of their losses.
 
         Args:
             tokens: ids below `vocab`.
+            targets: the token that comes after each position, or −100 where it does not count: see
+                `loss.next_token_loss`.
             documents: for several documents packed into a row, the number of each token's own:
                 no token sees another document. Distances are what RoPE encodes, so positions need
                 not start again at zero.
@@ -92,6 +99,8 @@ class GPT(nn.Module):
             cache: continue after what it holds; `tokens` are then only the new ones.
         """
         features = self.features(tokens, documents=documents, first=first, cache=cache)
+        if targets is not None:
+            return next_token_loss(features, self.output.weight, targets)
         return self.output(features)
 
     def features(
@@ -102,7 +111,19 @@ class GPT(nn.Module):
         first: Int[Tensor, "batch"] | None = None,
         cache: KVCache | None = None,
     ) -> Float[Tensor, "batch seq d_model"]:
-        """The normalised stream after the last block: what the output layer reads."""
+        """The normalised stream after the last block: what the output layer reads.
+
+        1. The new tokens' positions count on from `cache.length`, or from 0 without a cache.
+           `rotation_tables(positions, self.frequencies, self.config.yarn)` has their angles.
+        2. `visibility(start, seq, device, documents, first)` is the mask of `seq` tokens after
+           `start` earlier ones.
+        3. The tokens' embeddings are the stream. Each block takes the stream, the rotation, the
+           mask, the cache and the block's own number, counted from 0.
+        4. After the last block, `cache.advance(seq)` tells the cache once that it has grown.
+        5. Return `self.norm` of the stream.
+
+        Arguments as for `forward`.
+        """
         start, seq = cache.length if cache else 0, tokens.shape[1]
         positions = torch.arange(start, start + seq, device=tokens.device)
         rotation = rotation_tables(positions, self.frequencies, self.config.yarn)
@@ -129,7 +150,7 @@ def visibility(
     if documents is None and first is None and (start == 0 or seq == 1):
         return None
     total = start + seq
-    visible = torch.ones(seq, total, dtype=torch.bool, device=device).tril(start)
+    visible = causal_mask(seq, total, device)
     if documents is not None:
         same = documents[:, :, None] == documents[:, None, :]
         visible = (visible & same)[:, None]
