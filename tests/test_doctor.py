@@ -226,7 +226,9 @@ def test_the_table_of_needs_names_the_data_that_lessons_load() -> None:
     assert sources
     needs = {need.lesson: need.data_set for need in NEEDS}
     for source in sources:
-        loaded = re.findall(r'load_images\("([\w-]+)"', source.read_text(encoding="utf-8"))
+        loaded = re.findall(
+            r'load_(?:images|documents)\("([\w-]+)"', source.read_text(encoding="utf-8")
+        )
         assert needs[source.name[:2]] == (loaded[0] if loaded else None), source.name
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from course_utils.errors import CourseError
 
-_NEVER = float("-inf")
+NEVER = float("-inf")  # softmax gives it a probability of exactly 0
 
 
 def scale_by_temperature(
@@ -23,19 +23,34 @@ def scale_by_temperature(
 
 
 def keep_top_k(logits: Float[Tensor, "*batch vocab"], k: int) -> Float[Tensor, "*batch vocab"]:
-    """Keep the `k` likeliest tokens (and whatever ties with the last of them).
+    """Keep the `k` likeliest tokens of every row; the others get the logit NEVER, which is −∞.
+
+    Args:
+        logits: any number of rows; they stay as they are, the result is a new tensor.
+        k: at least 1. A `k` above the size of the vocabulary keeps everything.
+
+    Returns:
+        The logits that are kept, unchanged, and NEVER everywhere else. Tokens that tie with the
+        last one kept are kept too.
 
     Paper: Fan et al. (2018), "Hierarchical Neural Story Generation".
     """
     least = logits.topk(min(k, logits.shape[-1])).values[..., -1:]
-    return logits.masked_fill(logits < least, _NEVER)
+    return logits.masked_fill(logits < least, NEVER)
 
 
 def keep_top_p(logits: Float[Tensor, "*batch vocab"], p: float) -> Float[Tensor, "*batch vocab"]:
-    """Keep the fewest likeliest tokens whose probabilities sum to at least `p`.
+    """Keep the fewest likeliest tokens of every row whose probabilities sum to at least `p`.
 
-    A token stays as long as those likelier than it have not yet reached `p`; so the likeliest
-    always stays.
+    Seen from a token: it stays as long as the tokens before it, in the order from likely to
+    unlikely, have together not reached `p` yet. So the likeliest always stays.
+
+    Args:
+        logits: any number of rows; they stay as they are. Probabilities are their softmax.
+        p: above 0, at most 1.
+
+    Returns:
+        The logits that are kept, unchanged and in their places, and NEVER (−∞) everywhere else.
 
     Paper: Holtzman et al. (2020), "The Curious Case of Neural Text Degeneration".
     """
@@ -43,7 +58,7 @@ def keep_top_p(logits: Float[Tensor, "*batch vocab"], p: float) -> Float[Tensor,
     probability = ordered.softmax(dim=-1)
     reached_before = probability.cumsum(dim=-1) - probability
     drop = torch.zeros_like(logits, dtype=torch.bool).scatter(-1, order, reached_before >= p)
-    return logits.masked_fill(drop, _NEVER)
+    return logits.masked_fill(drop, NEVER)
 
 
 def keep_min_p(logits: Float[Tensor, "*batch vocab"], p: float) -> Float[Tensor, "*batch vocab"]:
@@ -53,7 +68,7 @@ def keep_min_p(logits: Float[Tensor, "*batch vocab"], p: float) -> Float[Tensor,
     """
     probability = logits.softmax(dim=-1)
     least = p * probability.max(dim=-1, keepdim=True).values
-    return logits.masked_fill(probability < least, _NEVER)
+    return logits.masked_fill(probability < least, NEVER)
 
 
 def penalise_repetition(

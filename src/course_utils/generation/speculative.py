@@ -33,31 +33,36 @@ def accept_guesses(
     target: Float[Tensor, "k_plus_1 vocab"],
     generator: torch.Generator | None = None,
 ) -> list[int]:
-    """Keep guesses so that what is kept is distributed as the target says.
+    """Keep guesses so that what is kept is distributed exactly as the target says.
 
-    Guess x is kept with probability min(1, target(x) / draft(x)). The first that is not is replaced
-    by a draw from what the draft gave too little of, max(0, target − draft) normalised, and the
-    rest is dropped. When all are kept, one more token comes from the target for free.
+    Go through the guesses in order. Guess x is kept with probability min(1, target(x) / draft(x)).
+
+    - The first guess that is not kept is replaced by a draw from what the draft gave too little of,
+      max(0, target − draft), divided by its sum. The guesses after it are dropped: they continued
+      a text that is not written.
+    - When all are kept, one more token is drawn from the target's last row.
 
     Args:
-        guesses: drawn from `draft`, one row each.
-        draft, target: probabilities of the next token before each guess; target has a row more,
-            for the token after the last guess.
+        guesses: drawn from the draft, guess i from `draft[i]`.
+        draft, target: row i holds the probabilities of the token at the place of guess i. The
+            target has a row more, for the token after the last guess.
+        generator: for the random choices.
 
     Returns:
-        The kept guesses and one token of the target's: between 1 and k + 1 tokens.
+        The kept guesses and one token of the target's own: between 1 and k + 1 tokens.
     """
     kept: list[int] = []
     for position, guess in enumerate(guesses.tolist()):
         chance = target[position, guess] / draft[position, guess]
         if torch.rand((), generator=generator, device=draft.device) >= chance:
             missing = (target[position] - draft[position]).clamp(min=0)
-            return [*kept, _draw(missing / missing.sum(), generator)]
+            return [*kept, draw(missing / missing.sum(), generator)]
         kept.append(guess)
-    return [*kept, _draw(target[-1], generator)]
+    return [*kept, draw(target[-1], generator)]
 
 
-def _draw(probabilities: Float[Tensor, "vocab"], generator: torch.Generator | None) -> int:
+def draw(probabilities: Float[Tensor, "vocab"], generator: torch.Generator | None) -> int:
+    """One token, at random."""
     return int(torch.multinomial(probabilities, 1, generator=generator))
 
 
@@ -98,7 +103,7 @@ def speculate(
         for _ in range(k):
             row = small.probabilities(guesses)[-1]
             rows.append(row)
-            guesses.append(_draw(row, generator))
+            guesses.append(draw(row, generator))
         proposed = torch.tensor(guesses[len(tokens) :])
         target = large.probabilities(guesses)[-(k + 1) :]
         new = accept_guesses(proposed, torch.stack(rows), target, generator)

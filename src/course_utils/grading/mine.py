@@ -271,6 +271,5 @@ def _replace_defaults(value: Any, old: Any, new: Any) -> None:
             continue
         if function.__defaults__ and any(d is old for d in function.__defaults__):
             function.__defaults__ = tuple(new if d is old else d for d in function.__defaults__)
-        for name, default in (function.__kwdefaults__ or {}).items():
-            if default is old:
-                function.__kwdefaults__[name] = new
+        by_name = function.__kwdefaults__ or {}
+        by_name.update({name: new for name, default in by_name.items() if default is old})
