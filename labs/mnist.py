@@ -14,6 +14,9 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+import course_utils  # noqa: F401  before torch: it tells OpenMP how its threads shall wait
+
+# isort: split
 import torch
 
 from course_utils.data.images import load_images

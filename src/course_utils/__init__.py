@@ -3,10 +3,16 @@
 Importing it costs next to nothing; torch is imported by the parts that need it.
 """
 
+import os
 from importlib import import_module
 from typing import Any
 
 __version__ = "0.1.0"
+
+# OpenMP reads this when torch is first imported. Its threads would otherwise spin while they wait
+# for each other, and on a machine that does something else as well, small training steps then took
+# ten times as long.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 # What every notebook uses, by the module that defines it; resolved on first use.
 _EXPORTS = {

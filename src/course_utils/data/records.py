@@ -97,7 +97,7 @@ def _json_lines(path: Path, account: Account) -> Iterator[tuple[str, Any]]:
             if not line.strip():
                 continue
             try:
-                record = json.loads(line)
+                record = json.loads(line.decode("utf-8"))
             except UnicodeDecodeError:
                 account.refuse(where, "not UTF-8")
             except ValueError as error:

@@ -25,7 +25,7 @@ TEXT_FIELDS = ("text", "content", "extract")
 
 
 def sample_text() -> str:
-    """A short story in English, 30,000 characters, that needs no network: for tests and first tries.
+    """A short story, 30,000 characters of English, that needs no network: for tests, first tries.
 
     Jules Verne (or his son Michel), "In the Year 2889", 1889, in the public domain. It comes with
     the package reasoning-gym.

@@ -20,8 +20,12 @@ NEEDS = (
     Need("01", memory_gib=1.5, disk_gb=0.1, minutes=1, data_set="mnist"),
     Need("02", memory_gib=2, disk_gb=0.2, minutes=5, data_set="mnist"),
     Need("03", memory_gib=2, disk_gb=0.5, minutes=5, data_set="mnist"),
+    Need("04", memory_gib=2, disk_gb=0.1, minutes=2, data_set="shakespeare"),
+    Need("05", memory_gib=2, disk_gb=0.1, minutes=2),
     Need("06", memory_gib=2, disk_gb=0.1, minutes=2),
+    Need("07", memory_gib=2.5, disk_gb=0.5, minutes=5, data_set="wiki"),
     Need("08", memory_gib=3, disk_gb=0.1, minutes=3, data_set="shakespeare"),
+    Need("09", memory_gib=2.5, disk_gb=0.5, minutes=5, data_set="wiki"),
 )
 
 

@@ -5,6 +5,7 @@ test holds both to that. What it saves is a `tokenizer.json` that transformers r
 """
 
 from collections.abc import Iterable, Sequence
+from hashlib import sha256
 from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -98,6 +99,11 @@ class FastBPE:
         temporary.replace(path)
 
     @property
+    def fingerprint(self) -> str:
+        """What tells this tokenizer from any other."""
+        return sha256(self.tokenizer.to_str().encode()).hexdigest()[:16]
+
+    @property
     def vocab_size(self) -> int:
         """One more than the greatest id."""
         return max(self.tokenizer.get_vocab().values()) + 1
@@ -108,12 +114,19 @@ class FastBPE:
         added = self.tokenizer.get_added_tokens_decoder()
         return {token.content: number for number, token in added.items()}
 
-    def encode(self, text: str) -> list[int]:
-        """The ids of a text."""
+    def encode(self, text: str, *, special: bool = True) -> list[int]:
+        """The ids of a text.
+
+        Args:
+            special: whether special tokens are recognised in it. What somebody typed is encoded
+                without, so that nobody can type a special token.
+        """
+        self.tokenizer.encode_special_tokens = not special
         return self.tokenizer.encode(text, add_special_tokens=False).ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """The ids of many texts, on all cores."""
+        """The ids of many texts, on all cores; special tokens are not recognised in them."""
+        self.tokenizer.encode_special_tokens = True
         encoded = self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         return [one.ids for one in encoded]
 

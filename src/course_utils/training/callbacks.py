@@ -25,3 +25,14 @@ class Callback:
 
     def on_eval(self, trainer: "Trainer", step: int, metrics: Record) -> None:
         """After an evaluation, before its line is written; `metrics` holds the val_* numbers."""
+
+
+class StopAfter(Callback):
+    """Ends the run after so many steps, as a machine does that is needed elsewhere."""
+
+    def __init__(self, steps: int) -> None:
+        self._steps = steps
+
+    def on_step(self, trainer: "Trainer", step: int) -> None:
+        if step == self._steps:
+            trainer.request_stop("it was asked to stop here")

@@ -75,6 +75,11 @@ class RunFolder:
         (self.path / "summary.json").unlink(missing_ok=True)
         write_whole(self.path / "config.toml", toml.dumps(settings))
 
+    def write_files(self, files: Mapping[str, str]) -> None:
+        """Write texts by file name, each whole or not at all."""
+        for name, text in files.items():
+            write_whole(self.path / name, text)
+
     def write_summary(self, summary: Summary) -> None:
         """Write summary.json, the sign of a finished run."""
         text = json.dumps(asdict(summary), indent=1, default=str)

@@ -50,6 +50,8 @@ class Trainer:
         recipe: Whatever else identifies the run (model size, augmentation, base weights), as
             nested dicts of TOML values: written to config.toml, and compared on resume.
         callbacks: Called in order.
+        files: Texts by file name, kept in the run's folder: what somebody needs to use the model
+            elsewhere, such as its tokenizer.
 
     Raises:
         CourseError: when the settings do not fit the machine, the task or each other.
@@ -65,6 +67,7 @@ class Trainer:
         *,
         recipe: Mapping[str, Any] | None = None,
         callbacks: Sequence[Callback] = (),
+        files: Mapping[str, str] | None = None,
     ) -> None:
         if task.batch_size != config.batch_size:
             raise CourseError(
@@ -78,7 +81,7 @@ class Trainer:
         self.device, self.is_main = self._processes.device, self._processes.is_main
         check_precision(config.precision, self.device)
         self._parts = config.parts(self._processes.count)
-        self._folder = RunFolder(config.folder)
+        self._folder, self._files = RunFolder(config.folder), dict(files or {})
         self._report = Report(self._folder, config, task.unit, self.is_main)
         self._position = Position()
         self._saved: Path | None = None  # the newest checkpoint
@@ -124,6 +127,7 @@ class Trainer:
         if self._resume_mode == "never" and (aside := on_main(self._folder.set_aside)):
             self._report.say(f"The earlier run {config.name} was moved to {aside}.")
         on_main(self._folder.create)
+        on_main(lambda: self._folder.write_files(self._files))
         rng.seed_everything(config.seed, self._processes.index)
         stack.callback(self._forget)
         self._accelerator = start_accelerator(config.precision)

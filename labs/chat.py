@@ -1,0 +1,106 @@
+"""Talk to a model that was trained here, in the terminal.
+
+    python labs/chat.py sft-nano
+    python labs/chat.py sft-nano --prompt "What is 27 + 15?"
+    echo "Who are you?" | python labs/chat.py sft-nano
+
+A model that was only pretrained goes on with the text instead of answering it. In a conversation,
+/new begins another one and /quit (or Ctrl-D) ends it; Ctrl-C stops an answer.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+
+from course_utils.errors import CourseError
+from course_utils.generation.chat import Chat, complete
+from course_utils.generation.sampling import Sampling
+from course_utils.recipes import run_lab
+from course_utils.training.language_run import is_chat_model, load_language_model
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChatConfig:
+    """Talk to a model.
+
+    Attributes:
+        model: A run's name, its folder, or the folder of an exported model.
+        prompt: Answer this and end.
+        system: What to tell the model before the conversation.
+        temperature: 0 always takes the likeliest token.
+        top_k: Draw from so many of the likeliest tokens.
+        top_p: Draw from the likeliest tokens that together have this probability.
+        min_p: Draw from tokens at least so likely, compared with the likeliest.
+        repetition_penalty: Above 1, tokens that occurred become less likely.
+        max_new_tokens: Longest answer.
+        seed: Of the random choices; by default others every time.
+    """
+
+    model: Annotated[str, tyro.conf.Positional] = "sft-nano"
+    prompt: str | None = None
+    system: str | None = None
+    temperature: float = 0.0
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    repetition_penalty: float = 1.0
+    max_new_tokens: int = 256
+    seed: int | None = None
+
+
+def say(pieces) -> None:  # type: ignore[no-untyped-def]
+    try:
+        for piece in pieces:
+            print(piece, end="", flush=True)
+    except KeyboardInterrupt:
+        print(" …", end="")
+    print()
+
+
+def talk(chat: Chat) -> None:
+    interactive = sys.stdin.isatty()
+    while True:
+        try:
+            text = input("\n› " if interactive else "")
+        except (EOFError, KeyboardInterrupt):
+            print()
+            return
+        if text.strip() == "/quit":
+            return
+        if text.strip() == "/new":
+            chat.restart()
+        elif text.strip():
+            try:
+                say(chat.reply(text))
+            except CourseError as error:
+                print(error)
+
+
+def main(argv: Sequence[str]) -> None:
+    config = tyro.cli(ChatConfig, args=list(argv), description=__doc__)
+    sampling = Sampling(
+        temperature=config.temperature,
+        top_k=config.top_k,
+        top_p=config.top_p,
+        min_p=config.min_p,
+        repetition_penalty=config.repetition_penalty,
+        seed=config.seed,
+    )
+    model, tokenizer = load_language_model(config.model)
+    if not is_chat_model(config.model):
+        prompt = config.prompt if config.prompt is not None else input("Text to go on from: ")
+        print(prompt, end="")
+        say(complete(model, tokenizer, prompt, config.max_new_tokens, sampling))
+        return
+    chat = Chat(model, tokenizer, sampling, config.max_new_tokens, config.system)
+    if config.prompt is not None:
+        say(chat.reply(config.prompt))
+    else:
+        talk(chat)
+
+
+if __name__ == "__main__":
+    run_lab(main)

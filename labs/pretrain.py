@@ -1,0 +1,132 @@
+"""Pretrain a GPT on text: from nothing to a model that goes on where a text stops.
+
+    python labs/pretrain.py --recipe nano
+    python labs/pretrain.py --recipe nano --data shakespeare --steps 500 --name bard
+    accelerate launch --config_file labs/accelerate/multi_gpu.yaml labs/pretrain.py \
+        --recipe minimind-26m --resume
+
+labs/README.md explains recipes, launching and resuming.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from course_utils.models import gpt
+from course_utils.recipes import load_recipe, run_lab
+from course_utils.tokenizer.fast import FastBPE
+from course_utils.training.corpora import text_corpus, tokenizer_for
+from course_utils.training.lab import LanguageConfig, gpt_config, language_trainer
+from course_utils.training.language_run import run_folder
+from course_utils.training.language_task import CorpusTask, bytes_of_tokens
+from course_utils.training.launch import refuse_missing_gpu
+from course_utils.training.rng import seed_everything
+from course_utils.training.samples import Samples
+from course_utils.training.trainer import Trainer
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig(LanguageConfig):
+    """Pretrain a GPT on text.
+
+    Attributes:
+        preset: The model's shape: nano, minimind-26m, minimind-64m or gpt2-124m.
+        d_model: Another width than the preset's; likewise the following, up to d_ff.
+        n_layers: Blocks.
+        n_heads: Query heads.
+        n_kv_heads: Key and value heads.
+        head_dim: Width of a head.
+        d_ff: Hidden width of the feed-forward network.
+        dropout: Share of residual updates that are dropped in training.
+        data: Text sets by name, path or hf:owner/name, with commas between them.
+        max_documents: Read so many documents at most.
+        held_out: Share of the documents that is measured on.
+        vocab: Size of the vocabulary; one is trained on the data if it is not there yet.
+        tokenizer: Instead of that, the tokenizer.json of this run or at this path.
+        prompts: Beginnings to go on from at every evaluation, with | between them.
+    """
+
+    recipe: str = "nano"
+    preset: str = "nano"
+    d_model: int | None = None
+    n_layers: int | None = None
+    n_heads: int | None = None
+    n_kv_heads: int | None = None
+    head_dim: int | None = None
+    d_ff: int | None = None
+    dropout: float = 0.0
+    data: str = "wiki"
+    max_documents: int | None = None
+    held_out: float = 0.05
+    vocab: int = 2048
+    tokenizer: str | None = None
+    prompts: str = "The city of|In physics,"
+
+
+def load_tokenizer(config: PretrainConfig) -> FastBPE:
+    if config.tokenizer is None:
+        return tokenizer_for(config.data, config.vocab, config.held_out)
+    path = Path(config.tokenizer).expanduser()
+    return FastBPE.load(path if path.is_file() else run_folder(config.tokenizer) / "tokenizer.json")
+
+
+def make_trainer(config: PretrainConfig) -> Trainer:
+    """Everything a run needs, ready for `train()`."""
+    tokenizer = load_tokenizer(config)
+    corpus = text_corpus(
+        config.data, tokenizer, held_out=config.held_out, max_documents=config.max_documents
+    )
+    task = CorpusTask(
+        train=corpus.train,
+        validation=corpus.validation,
+        context=config.context,
+        batch_size=config.batch_size,
+        bytes_of=bytes_of_tokens(tokenizer),
+        seed=config.seed,
+        evaluation_rows=config.evaluation_rows,
+    )
+    shape = gpt_config(
+        config.preset,
+        vocab=tokenizer.vocab_size,
+        context=config.context,
+        d_model=config.d_model,
+        n_layers=config.n_layers,
+        n_heads=config.n_heads,
+        n_kv_heads=config.n_kv_heads,
+        head_dim=config.head_dim,
+        d_ff=config.d_ff,
+        dropout=config.dropout,
+    )
+    seed_everything(config.seed)
+    samples = Samples(tokenizer, config.prompts.split("|")) if config.prompts else None
+    return language_trainer(
+        gpt.GPT(shape),
+        task,
+        tokenizer,
+        config,
+        identity={"data": config.data, "held_out": config.held_out},
+        callbacks=[samples] if samples else [],
+    )
+
+
+def train(argv: Sequence[str]) -> None:
+    config = load_recipe(PretrainConfig, argv, Path(__file__).parent / "recipes")
+    refuse_missing_gpu()
+    if config.use_mine:
+        from course_utils.grading.mine import use_mine_in_lab
+
+        use_mine_in_lab()
+    trainer = make_trainer(config)
+    summary = trainer.train()
+    if trainer.is_main:
+        found = summary.metrics
+        print(
+            f"{found['val_loss']:.3f} nats per token, {found['val_bits_per_byte']:.3f} bits per "
+            f"byte on held-out text, after {summary.elapsed_s:.0f} s of training at "
+            f"{found['tokens_per_s']:,.0f} tokens/s (MFU {found['mfu']:.1%}).\n"
+            f"Talk to it: python labs/chat.py {summary.folder.name}"
+        )
+
+
+if __name__ == "__main__":
+    run_lab(train)

@@ -1,0 +1,100 @@
+"""Fine-tune a pretrained GPT on conversations: from a model that goes on to one that answers.
+
+    python labs/sft.py --recipe sft-nano                     # after labs/pretrain.py --recipe nano
+    python labs/sft.py --recipe sft-nano --data my_chats.jsonl --name mine
+    python labs/chat.py sft-nano
+
+labs/README.md explains recipes, launching and resuming.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from course_utils.data.tasks import additions
+from course_utils.generation.exam import Exam
+from course_utils.recipes import load_recipe, run_lab
+from course_utils.training.corpora import chat_corpus
+from course_utils.training.lab import LanguageConfig, language_trainer
+from course_utils.training.language_run import load_language_model
+from course_utils.training.language_task import ChatTask, bytes_of_tokens
+from course_utils.training.launch import refuse_missing_gpu
+from course_utils.training.trainer import Trainer
+
+
+@dataclass(frozen=True, kw_only=True)
+class SftConfig(LanguageConfig):
+    """Fine-tune a pretrained GPT on conversations.
+
+    Attributes:
+        base: The pretrained model: a run's name, its folder, or an exported model's.
+        data: Chat sets by name, path or hf:owner/name, with commas between them; identity*20 takes
+            a set twenty times.
+        max_chats: Read so many conversations of each set at most.
+        sums: Additions to mix in, made by a program.
+        exam: Held-out additions to answer at every evaluation; 0 for none.
+        held_out: Share of the conversations that is measured on.
+        me: The assistant's name, for the identity set.
+        author: Who made it, for the identity set.
+    """
+
+    recipe: str = "sft-nano"
+    base: str = "nano"
+    data: str = "identity*20,chitchat"
+    max_chats: int | None = None
+    sums: int = 20_000
+    exam: int = 200
+    held_out: float = 0.05
+    me: str = "Nano"
+    author: str = "you"
+
+
+def make_trainer(config: SftConfig) -> Trainer:
+    """Everything a run needs, ready for `train()`."""
+    model, tokenizer = load_language_model(config.base)
+    corpus = chat_corpus(
+        config.data,
+        tokenizer,
+        context=config.context,
+        sums=config.sums,
+        fill={"name": config.me, "author": config.author},
+        held_out=config.held_out,
+        max_chats=config.max_chats,
+    )
+    exam = Exam(tokenizer, additions(config.exam, "held_out", seed=0)) if config.exam else None
+    task = ChatTask(
+        train=corpus.train,
+        validation=corpus.validation,
+        context=config.context,
+        batch_size=config.batch_size,
+        bytes_of=bytes_of_tokens(tokenizer),
+        seed=config.seed,
+        evaluation_rows=config.evaluation_rows,
+        measures=[exam.measure] if exam else [],
+    )
+    settings = ("base", "data", "max_chats", "sums", "held_out", "me", "author")
+    identity = {name: getattr(config, name) for name in settings}
+    return language_trainer(model, task, tokenizer, config, identity=identity)
+
+
+def train(argv: Sequence[str]) -> None:
+    config = load_recipe(SftConfig, argv, Path(__file__).parent / "recipes")
+    refuse_missing_gpu()
+    if config.use_mine:
+        from course_utils.grading.mine import use_mine_in_lab
+
+        use_mine_in_lab()
+    trainer = make_trainer(config)
+    summary = trainer.train()
+    if trainer.is_main:
+        found = summary.metrics
+        exam = f"{found['val_exact_match']:.1%} of held-out additions are right, "
+        print(
+            f"{exam if config.exam else ''}{found['val_loss']:.3f} nats per token of an answer, "
+            f"after {summary.elapsed_s:.0f} s of training (MFU {found['mfu']:.1%}).\n"
+            f"Talk to it: python labs/chat.py {summary.folder.name}"
+        )
+
+
+if __name__ == "__main__":
+    run_lab(train)

@@ -1,0 +1,50 @@
+"""Setting a chat model tasks that a program can mark."""
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from course_utils.data.chat import END, END_OF_TEXT, prompt_of
+from course_utils.data.tasks import VerifiableTask, exact_match
+from course_utils.generation.engine import generate
+from course_utils.models.gpt import GPT
+from course_utils.tokenizer.fast import FastBPE
+
+BATCH = 100  # tasks answered at once
+
+
+class Exam:
+    """Tasks, answered greedily and marked.
+
+    Args:
+        tasks: Such as nobody trained on: `data.tasks` with side "held_out".
+        max_new_tokens: An answer that has not ended by then is wrong.
+    """
+
+    def __init__(
+        self, tokenizer: FastBPE, tasks: Sequence[VerifiableTask], max_new_tokens: int = 16
+    ) -> None:
+        self.tasks = list(tasks)
+        self._tokenizer, self._max_new_tokens = tokenizer, max_new_tokens
+
+    def answers(self, model: GPT) -> list[str]:
+        """The model's answers; one that did not stop by itself ends in "…"."""
+        special = self._tokenizer.special
+        prompts = [prompt_of(self._tokenizer, task.messages[:1]) for task in self.tasks]
+        found: list[str] = []
+        for start in range(0, len(prompts), BATCH):
+            rows = generate(
+                model,
+                prompts[start : start + BATCH],
+                max_new_tokens=self._max_new_tokens,
+                stop=[special[END], special[END_OF_TEXT]],
+            )
+            for row in rows:
+                unfinished = "…" if len(row) == self._max_new_tokens else ""
+                found.append(self._tokenizer.decode(row) + unfinished)
+        return found
+
+    def measure(self, model: nn.Module) -> dict[str, float]:
+        """The share of right answers, for a run's metrics."""
+        assert isinstance(model, GPT)
+        return {"val_exact_match": exact_match(self.tasks, self.answers(model))}

@@ -1,0 +1,159 @@
+"""What the labs for language models share: their settings, and the trainer made of them."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Literal
+
+from course_utils.errors import CourseError, did_you_mean
+from course_utils.models.gpt import GPT, PRESETS, GPTConfig
+from course_utils.tokenizer.fast import FastBPE
+from course_utils.training.callbacks import Callback
+from course_utils.training.config import Tracking, TrainConfig
+from course_utils.training.language_run import TOKENIZER, shape_of
+from course_utils.training.language_task import LanguageTask
+from course_utils.training.launch import native_precision
+from course_utils.training.optimizers import OptimizerName, make_optimizer
+from course_utils.training.processes import Processes
+from course_utils.training.schedule import warmup_cosine
+from course_utils.training.trainer import Trainer
+
+
+@dataclass(frozen=True, kw_only=True)
+class LanguageConfig:
+    """Settings of every lab that trains a language model.
+
+    Attributes:
+        recipe: Where the settings below come from: labs/recipes/RECIPE.toml.
+        name: The run's folder below runs/. By default the recipe's name.
+        resume: Go on from the run's newest checkpoint, if it has one. Otherwise an older run of
+            this name is set aside.
+        use_mine: Train with your own verified solutions of the lessons in the library's place.
+        context: Tokens that the model sees at once.
+        steps: Optimiser steps.
+        batch_size: Rows of `context` tokens per step, over all processes.
+        accumulation: Micro-batches per process and step.
+        optimizer: "muon" for the blocks' matrices and AdamW for the rest, or "adamw" for all.
+        lr: Peak learning rate of AdamW.
+        lr_muon: Peak learning rate of Muon.
+        weight_decay: Of matrices.
+        beta2: Decay rate of AdamW's mean square.
+        warmup: Share of the steps in which the learning rate rises.
+        floor: Where the learning rate ends, as a share of the peak.
+        clip: Largest norm of the gradient; 0 does not clip.
+        precision: "auto" is bf16 where the machine computes in it.
+        compile: Compile the model first (a minute that pays on GPUs and in long runs).
+        seed: Of the weights and of the order of the data.
+        evaluations: How often to measure, evenly spread over the run.
+        evaluation_rows: Rows to measure on.
+        checkpoints: How often to save, evenly spread over the run.
+        tracking: "wandb" logs there too, offline unless WANDB_MODE says otherwise.
+    """
+
+    recipe: str
+    name: str | None = None
+    resume: bool = False
+    use_mine: bool = False
+    context: int = 256
+    steps: int = 1000
+    batch_size: int = 16
+    accumulation: int = 1
+    optimizer: OptimizerName = "muon"
+    lr: float = 3e-3
+    lr_muon: float = 0.02
+    weight_decay: float = 0.1
+    beta2: float = 0.95
+    warmup: float = 0.05
+    floor: float = 0.0
+    clip: float = 1.0
+    precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
+    compile: bool = False
+    seed: int = 0
+    evaluations: int = 10
+    evaluation_rows: int = 64
+    checkpoints: int = 4
+    tracking: Tracking = "none"
+
+    def __post_init__(self) -> None:
+        for field in ("context", "steps", "lr", "lr_muon", "evaluations", "checkpoints"):
+            if getattr(self, field) <= 0:
+                raise CourseError(f"{field} must be above 0; found {getattr(self, field)}.")
+        for field in ("warmup", "floor"):
+            if not 0 <= getattr(self, field) <= 1:
+                raise CourseError(f"{field} is a share, 0 to 1; found {getattr(self, field)}.")
+
+
+def gpt_config(preset: str, **changes: Any) -> GPTConfig:
+    """A preset's shape with some numbers changed; None leaves the preset's.
+
+    Raises:
+        CourseError: for an unknown preset, or numbers that contradict each other.
+    """
+    if preset not in PRESETS:
+        raise CourseError(
+            f"There is no preset {preset!r}.{did_you_mean(preset, PRESETS)} "
+            f"There are {', '.join(PRESETS)}."
+        )
+    given = {name: value for name, value in changes.items() if value is not None}
+    return replace(PRESETS[preset], **given)
+
+
+def language_trainer(
+    model: GPT,
+    task: LanguageTask,
+    tokenizer: FastBPE,
+    config: LanguageConfig,
+    *,
+    identity: Mapping[str, Any],
+    callbacks: Sequence[Callback] = (),
+) -> Trainer:
+    """The trainer of a language model's run.
+
+    Args:
+        identity: What else makes this run this run; going on with other values is refused.
+    """
+    precision = config.precision
+    if precision == "auto":
+        precision = native_precision(Processes.start().device)
+    optimizer = make_optimizer(
+        model,
+        config.optimizer,
+        lr=config.lr,
+        lr_muon=config.lr_muon,
+        weight_decay=config.weight_decay,
+        beta2=config.beta2,
+    )
+    schedule = partial(
+        warmup_cosine,
+        warmup=round(config.warmup * config.steps),
+        total=config.steps,
+        floor=config.floor,
+    )
+    settings = TrainConfig(
+        name=config.name or config.recipe,
+        steps=config.steps,
+        batch_size=config.batch_size,
+        accumulation=config.accumulation,
+        precision=precision,
+        clip=config.clip or None,
+        eval_every=math.ceil(config.steps / config.evaluations),
+        save_every=math.ceil(config.steps / config.checkpoints),
+        seed=config.seed,
+        compile=config.compile,
+        tracking=config.tracking,
+        resume="auto" if config.resume else "never",
+    )
+    recipe = {
+        "model": shape_of(model.config),
+        "tokenizer": tokenizer.fingerprint,
+        "context": config.context,
+        "steps": config.steps,  # the schedule hangs on it
+        "warmup": config.warmup,
+        "floor": config.floor,
+        **identity,
+    }
+    files = {TOKENIZER: tokenizer.tokenizer.to_str()}
+    return Trainer(
+        model, optimizer, schedule, task, settings, recipe=recipe, callbacks=callbacks, files=files
+    )

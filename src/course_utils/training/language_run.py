@@ -1,0 +1,120 @@
+"""A language model's run as something to use: its model and tokenizer, rebuilt from its folder.
+
+    runs/NAME/
+      config.toml       has the model's shape, in [recipe.model]
+      tokenizer.json    the tokenizer it was trained with
+      checkpoints/      the weights
+
+A folder written by `course export` (or any Qwen3 of the Hub that lies on the disk) can be used in
+the same places.
+"""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from course_utils.errors import CourseError, did_you_mean
+from course_utils.models.gpt import GPT, GPTConfig, YaRN
+from course_utils.paths import runs_dir
+from course_utils.tokenizer.fast import FastBPE
+from course_utils.training.checkpoint import load_run
+from course_utils.training.runs import list_runs
+
+TOKENIZER = "tokenizer.json"
+
+
+def shape_of(config: GPTConfig) -> dict[str, Any]:
+    """A model's shape as it stands in config.toml."""
+    return {name: value for name, value in asdict(config).items() if value is not None}
+
+
+def config_of(shape: Mapping[str, Any]) -> GPTConfig:
+    """The shape that `shape_of` wrote."""
+    yarn = shape.get("yarn")
+    return GPTConfig(**{**shape, "yarn": YaRN(**yarn) if yarn else None})
+
+
+def load_language_model(run: str | Path) -> tuple[GPT, FastBPE]:
+    """The model and tokenizer of a run, by its name or folder, or of an exported model's folder.
+
+    Returns:
+        The model in evaluation mode, on the CPU.
+
+    Raises:
+        CourseError: when there is no such run, it is no language model's, or it is damaged.
+    """
+    folder = run_folder(run)
+    tokenizer = FastBPE.load(folder / TOKENIZER)
+    if (folder / "config.json").is_file():
+        return _from_export(folder), tokenizer
+    try:
+        shape = tomllib.loads((folder / "config.toml").read_text("utf-8"))["recipe"]["model"]
+        model = GPT(config_of(shape))
+    except (OSError, tomllib.TOMLDecodeError, KeyError, TypeError) as error:
+        raise CourseError(f"{folder} is not the run of a language model ({error}).") from None
+    load_run(model, folder)
+    return model.eval(), tokenizer
+
+
+def run_folder(run: str | Path) -> Path:
+    """The folder of a run that is given by name or path.
+
+    Raises:
+        CourseError: when there is none; it suggests the nearest name.
+    """
+    for folder in (runs_dir() / str(run), Path(run).expanduser()):
+        if (folder / "config.toml").is_file() or (folder / "config.json").is_file():
+            return folder
+    known = [found.name for found in list_runs(runs_dir())]
+    raise CourseError(
+        f"There is no run {str(run)!r} in {runs_dir()}.{did_you_mean(str(run), known)} "
+        "(`course runs` lists them)"
+    )
+
+
+def is_chat_model(run: str | Path) -> bool:
+    """Whether a run fine-tuned a model for conversations; an exported model is taken for one."""
+    folder = run_folder(run)
+    if (folder / "config.json").is_file():
+        return True
+    return "base" in tomllib.loads((folder / "config.toml").read_text("utf-8"))["recipe"]
+
+
+def _from_export(folder: Path) -> GPT:
+    from transformers import AutoModelForCausalLM
+
+    from course_utils.models.hf import from_hf
+
+    return from_hf(AutoModelForCausalLM.from_pretrained(folder, local_files_only=True))
+
+
+def export_to_hf(run: str | Path, target: Path) -> Path:
+    """Write a run as a transformers model: weights, configuration, tokenizer, chat template.
+
+    Raises:
+        CourseError: when there is no such run, or `target` is not an empty folder.
+    """
+    from transformers import GenerationConfig, PreTrainedTokenizerFast
+
+    from course_utils.data.chat import END, END_OF_TEXT, TEMPLATE
+    from course_utils.models.hf import to_hf
+
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise CourseError(f"{target} is not an empty folder: name a new one.")
+    model, tokenizer = load_language_model(run)
+    theirs = to_hf(model)
+    special = tokenizer.special
+    theirs.generation_config = GenerationConfig(
+        eos_token_id=[special[END], special[END_OF_TEXT]], pad_token_id=special[END_OF_TEXT]
+    )
+    theirs.save_pretrained(target)
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer.tokenizer,
+        eos_token=END,
+        pad_token=END_OF_TEXT,
+        model_max_length=model.config.context,
+        chat_template=TEMPLATE,
+    ).save_pretrained(target)
+    return target
