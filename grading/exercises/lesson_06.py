@@ -608,9 +608,10 @@ WIDE = GPTConfig(
 )
 
 
-def in_units(parameter: Tensor, unit: float = 0.02) -> float:
-    """A sample's standard deviation, so coarse that only wrong ones differ."""
-    return round(parameter.detach().std().item() / unit, 1)
+def in_units(parameter: Tensor) -> float:
+    """A sample's standard deviation, in units of what it should be before any factor for the
+    depth, and so coarse that only wrong ones differ."""
+    return round(2 * parameter.shape[1] ** 0.5 * parameter.detach().std().item(), 1)
 
 
 def initialised(student: Any, rng: torch.Generator, config: GPTConfig = WIDE) -> GPT:
@@ -622,7 +623,7 @@ def initialised(student: Any, rng: torch.Generator, config: GPTConfig = WIDE) ->
 
 
 def small_matrices(student: Any, rng: torch.Generator) -> None:
-    """Matrices and the embedding start with a standard deviation of 0.02"""
+    """Matrices and the embedding start with a standard deviation of 0.5 / √columns"""
     model = initialised(student, rng)
     parts = {
         "embedding": model.embedding,
@@ -633,7 +634,7 @@ def small_matrices(student: Any, rng: torch.Generator) -> None:
         "output": model.output,
     }
     for name, part in parts.items():
-        message = f"The standard deviation of {name}.weight, in units of 0.02, is off"
+        message = f"The standard deviation of {name}.weight, in units of 0.5 / √columns, is off"
         assert_equal(in_units(part.weight), 1.0, message)
 
 
@@ -647,7 +648,7 @@ def smaller_writers(student: Any, rng: torch.Generator) -> None:
         found = [in_units(model.get_submodule(f"second.{name}").weight) for name in writers]
         message = (
             f"{n_layers} layers: the standard deviations of mlp.down and attention.output, in "
-            "units of 0.02, are off"
+            "units of 0.5 / √columns, are off"
         )
         assert_equal(found, [expected, expected], message)
 
@@ -662,19 +663,20 @@ def norms_stay(student: Any, rng: torch.Generator) -> None:
         if parameter.ndim == 1:
             assert_equal(parameter.data, before[name], f"You changed {name}, which is no matrix")
     found = in_units(model.blocks[0].attention.key.weight)
-    message = "The standard deviation of blocks.0.attention.key.weight, in units of 0.02, is off"
+    message = "The standard deviation of a key.weight, in units of 0.5 / √columns, is off"
     assert_equal(found, 1.0, message)
 
 
 def bell_shaped(student: Any, rng: torch.Generator) -> None:
     """The numbers are normally distributed around zero, and different in every matrix"""
-    model = initialised(student, rng)
+    model, std = initialised(student, rng), 0.5 / WIDE.d_model**0.5
     weight = model.embedding.weight.detach()
-    within = round((weight.abs() < 0.02).double().mean().item(), 1)
-    assert_equal(within, 0.7, "The share of the embedding within ± 0.02 (normal: 68 %) is off")
-    assert_equal(abs(round(weight.mean().item() / 0.02, 1)), 0.0, "Their mean is not zero")
+    within = round((weight.abs() < std).double().mean().item(), 1)
+    message = "The share of the embedding within one standard deviation (normal: 68 %) is off"
+    assert_equal(within, 0.7, message)
+    assert_equal(abs(round(weight.mean().item() / std, 1)), 0.0, "Their mean is not zero")
     gate, up = (getattr(model.blocks[0].mlp, name).weight.detach() for name in ("gate", "up"))
-    alike = round((gate * up).mean().item() / 0.02**2, 1)
+    alike = round((gate * up).mean().item() / std**2, 1)
     assert_equal(abs(alike), 0.0, "The same numbers are in two matrices: their correlation is off")
 
 
@@ -689,7 +691,11 @@ def first_loss(student: Any, rng: torch.Generator) -> None:
     assert_equal(round(loss.item() / torch.tensor(config.vocab).log().item(), 1), 1.0, message)
 
 
-SHRINK = "math.sqrt(2 * n_layers) if writes else 1.0"
+STD = "std = INIT_GAIN / math.sqrt(parameter.shape[1])"
+SMALLER = "std = std / math.sqrt(2 * n_layers)"
+WRITERS = """        if name.endswith(("attention.output.weight", "mlp.down.weight")):
+            std = std / math.sqrt(2 * n_layers)
+"""
 
 INITIALISE = Exercise(
     id="gpt.initialise",
@@ -701,62 +707,77 @@ INITIALISE = Exercise(
     checks=(small_matrices, smaller_writers, norms_stay, bell_shaped, first_loss),
     mutants=(
         Mutant(
-            replace=(SHRINK, "1.0"),
+            replace=(WRITERS, ""),
             says="All matrices start alike. Those that write into the stream must start smaller "
             "by √(2·n_layers), or the stream grows with the depth.",
             why="A model with four blocks works without it.",
         ),
         Mutant(
-            replace=(SHRINK, "math.sqrt(n_layers) if writes else 1.0"),
+            replace=(SMALLER, "std = std / math.sqrt(n_layers)"),
             says="You divide by √n_layers. Every block writes twice, once from attention and once "
             "from the feed-forward network: √(2·n_layers).",
             why="One counts the blocks.",
         ),
         Mutant(
-            replace=(SHRINK, "2 * n_layers if writes else 1.0"),
+            replace=(SMALLER, "std = std / (2 * n_layers)"),
             says="You divide by 2·n_layers: the root is missing. Independent updates add up like "
             "steps of a random walk, whose length grows with the root of their number.",
             why="As many updates, so much smaller each, one thinks.",
         ),
         Mutant(
-            replace=('("attention.output.weight", "mlp.down.weight")', '"mlp.down.weight"'),
+            replace=(SMALLER, "std = std * math.sqrt(2 * n_layers)"),
+            says="You made the writers larger: divide by √(2·n_layers).",
+            why="A factor for the depth, and one multiplies.",
+        ),
+        Mutant(
+            replace=("if name.endswith((\"attention.output.weight\", \"mlp.down.weight\")):",
+                     'if name.endswith("mlp.down.weight"):'),
             says="Attention writes into the stream as well: `attention.output.weight` must start "
             "smaller too.",
             why="The feed-forward network is the larger part.",
         ),
         Mutant(
-            replace=(SHRINK, "math.sqrt(2 * n_layers)"),
-            says="You made all matrices smaller. Only those that write into the stream.",
+            replace=(WRITERS, "        std = std / math.sqrt(2 * n_layers)\n"),
+            says="You made all matrices smaller by √(2·n_layers). Only those that write into the "
+            "stream.",
             why="The condition is easily lost when the name is looked at nowhere else.",
         ),
         Mutant(
-            replace=("INIT_STD / shrink", "INIT_STD * shrink"),
-            says="You made the writers larger: divide by √(2·n_layers).",
-            why="Multiplying by a factor named shrink reads well.",
+            replace=(STD, "std = INIT_GAIN / math.sqrt(parameter.shape[0])"),
+            says="You divide by the root of the rows, the outputs. An output is a sum over the "
+            "inputs: what counts is the number of columns, `parameter.shape[1]`.",
+            why="The first number of a shape comes to mind first.",
         ),
         Mutant(
-            replace=("        if parameter.ndim < 2:\n            continue\n", ""),
-            says="You drew random numbers for the norms' weights too. They start at one: pass over "
-            "parameters with one axis.",
+            replace=(STD, "std = INIT_GAIN / parameter.shape[1]"),
+            says="The root is missing: divide by √columns. Random terms add up to the root of "
+            "their number, not to their number.",
+            why="A mean would divide by the number.",
+        ),
+        Mutant(
+            replace=(STD, "std = 0.02"),
+            says="You gave every matrix 0.02, as GPT-2 did at its width of 768. The right size "
+            "depends on the width: INIT_GAIN / √columns.",
+            why="0.02 is in most implementations, and is not explained there.",
+        ),
+        Mutant(
+            replace=("        if parameter.ndim < 2:\n            continue\n",
+                     "        if parameter.ndim < 2:\n            nn.init.zeros_(parameter)\n"
+                     "            continue\n"),
+            says="You changed the norms' weights too. They start at one: pass over parameters with "
+            "one axis.",
             why="`model.parameters()` holds everything that is learned.",
         ),
         Mutant(
-            replace=("nn.init.normal_(parameter, std=INIT_STD / shrink)",
-                     "nn.init.uniform_(parameter, -INIT_STD / shrink, INIT_STD / shrink)"),
+            replace=("nn.init.normal_(parameter, std=std)",
+                     "nn.init.uniform_(parameter, -std, std)"),
             says="You drew from a uniform distribution. Between −a and a its standard deviation is "
             "a/√3; take `nn.init.normal_`.",
             why="PyTorch's own linear layers start uniformly.",
         ),
         Mutant(
-            replace=("std=INIT_STD / shrink)", "std=(INIT_STD / shrink) ** 0.5)"),
-            says="You took 0.02 for the variance. It is the standard deviation: about 68 % of the "
-            "numbers lie within ± 0.02.",
-            why="In books the normal distribution is written N(μ, σ²).",
-        ),
-        Mutant(
-            replace=("nn.init.normal_(parameter, std=INIT_STD / shrink)",
-                     "parameter = nn.init.normal_(parameter.detach().clone(), "
-                     "std=INIT_STD / shrink)"),
+            replace=("nn.init.normal_(parameter, std=std)",
+                     "parameter = nn.init.normal_(parameter.detach().clone(), std=std)"),
             says="The model is as it was: you drew numbers for a copy. Change the parameter "
             "itself, `nn.init.normal_(parameter, std=…)`.",
             why="`x = f(x)` is how everything else in Python is changed.",
@@ -767,8 +788,8 @@ INITIALISE = Exercise(
         "writes into the stream, and with its shape.",
         "`parameter.ndim < 2` is true for the norms: `continue`. "
         '`name.endswith(("attention.output.weight", "mlp.down.weight"))` for the writers.',
-        "nn.init.normal_(parameter, std=INIT_STD / shrink), where shrink is "
-        "math.sqrt(2 * n_layers) for writers and 1 otherwise.",
+        "std = INIT_GAIN / math.sqrt(parameter.shape[1]), for writers divided by "
+        "math.sqrt(2 * n_layers); then nn.init.normal_(parameter, std=std).",
     ),
 )  # fmt: skip
 
