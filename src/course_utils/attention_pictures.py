@@ -6,6 +6,7 @@ Like `plots`, whose style they share, these functions draw (or display HTML) and
 import json
 from collections.abc import Sequence
 from html import escape
+from uuid import uuid4
 
 import matplotlib.pyplot as plt
 from IPython.display import HTML, display
@@ -157,10 +158,11 @@ def attention_viewer(
         f'<span style="{label};width:9em;flex:none">{escape(name)}</span>{_boxes(tokens)}</div>'
         for name in rounded
     )
+    name = f"attention-viewer-{uuid4().hex[:12]}"
     display(
         HTML(
-            f'<div class="attention-viewer" style="max-width:70em;overflow-x:auto">{rows}</div>'
-            + _VIEWER.replace("@DATA@", data.replace("<", "\\u003c"))
+            f'<div id="{name}" style="max-width:70em;overflow-x:auto">{rows}</div>'
+            + _VIEWER.replace("@NAME@", name).replace("@DATA@", data.replace("<", "\\u003c"))
         )
     )
 
@@ -181,10 +183,8 @@ _VIEWER = """
 <script>
 (function () {
   const data = @DATA@;
-  const fresh = [...document.querySelectorAll(".attention-viewer:not([data-alive])")];
-  const box = fresh[fresh.length - 1];
+  const box = document.getElementById("@NAME@");
   if (!box) return;
-  box.dataset.alive = "yes";
   function point(at) {
     for (const row of box.querySelectorAll("[data-head]")) {
       const weights = data.weights[row.dataset.head][at];

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from html import escape
 from itertools import accumulate
 from typing import Any
+from uuid import uuid4
 
 from IPython.display import HTML, display
 
@@ -158,6 +159,7 @@ def merge_stepper(
         # "</script>" in a text must not end the script.
         "DATA": data.replace("<", "\\u003c"),
         "FALLBACK": "".join(spans),
+        "NAME": f"merge-stepper-{uuid4().hex[:12]}",
     }
     # All at once, because a text may contain any of these words itself.
     display(HTML(re.sub("@([A-Z]+)@", lambda match: parts[match[1]], _STEPPER)))
@@ -168,7 +170,7 @@ def _cut(text: bytes, ends: list[int]) -> list[bytes]:
 
 
 _STEPPER = f"""
-<div class="merge-stepper" style="max-width:62em;border:1px solid rgba(128,128,128,.35);
+<div id="@NAME@" style="max-width:62em;border:1px solid rgba(128,128,128,.35);
      border-radius:6px;padding:.7em 1em">
   <div style="display:flex;gap:.5em;align-items:center;flex-wrap:wrap;{_QUIET}">
     <button data-do="first" title="to the bytes">|◀</button>
@@ -179,18 +181,15 @@ _STEPPER = f"""
     <span data-show="count" style="min-width:13em;text-align:right"></span>
   </div>
   <div data-show="merge" style="{_QUIET};min-height:1.6em;margin:.4em 0"></div>
-  <div data-show="text" style="{_TEXT};min-height:4em">@FALLBACK@</div>
+  <div data-show="text" style="{_TEXT};min-height:2.6em">@FALLBACK@</div>
   <svg data-show="curve" viewBox="0 0 600 50" preserveAspectRatio="none"
        style="width:100%;height:44px;display:block;margin-top:.4em"></svg>
 </div>
 <script>
 (function () {{
   const data = @DATA@;
-  // The newest stepper on the page that nobody has brought to life yet.
-  const fresh = [...document.querySelectorAll(".merge-stepper:not([data-alive])")];
-  const box = fresh[fresh.length - 1];
+  const box = document.getElementById("@NAME@");
   if (!box) return;
-  box.dataset.alive = "yes";
   const show = (name) => box.querySelector(`[data-show=${{name}}]`);
   const slider = box.querySelector("input");
   const whole = new TextDecoder("utf-8", {{fatal: true}});
