@@ -23,6 +23,7 @@ from course_utils.data.corpus import Split
 from course_utils.data.packing import fill_rows, next_tokens, pack
 from course_utils.errors import CourseError
 from course_utils.models.gpt.loss import IGNORED
+from course_utils.training.cpu_attention import StoredScores
 from course_utils.training.data_order import global_batch, part_of, steps_per_epoch
 from course_utils.training.processes import Processes
 
@@ -93,7 +94,8 @@ class LanguageTask:
 
     def loss(self, model: nn.Module, batch: Batch) -> Float[Tensor, ""]:
         """Cross-entropy in nats, summed over the targets that count."""
-        return model(**batch)
+        with StoredScores():
+            return model(**batch)
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """Loss per token, bits per byte, and what `measures` say.

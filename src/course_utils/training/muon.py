@@ -14,12 +14,15 @@ and Newhouse (2024), "Old Optimizer, New Norm: An Anthology".
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from functools import cache
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim.adamw import adamw
+
+from course_utils.training.launch import native_precision
 
 # The quintic a·s + b·s³ + c·s⁵ that lifts small singular values fastest and keeps all of them near
 # one (Jordan et al., 2024).
@@ -127,7 +130,10 @@ class MuonAdamW(torch.optim.Optimizer):
             alike[parameter.shape].append(index)
         torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
         for (rows, columns), members in alike.items():
-            together = newton_schulz(torch.stack([ahead[i] for i in members]), group["steps"])
+            stacked = torch.stack([ahead[i] for i in members])
+            # The iteration forgives rounding, so it runs in the format that is fastest here.
+            rough = stacked.to(_quick_dtype(stacked.device))
+            together = newton_schulz(rough, group["steps"]).to(stacked.dtype)
             # A map to more dimensions than it comes from may step further (Jordan et al., 2024).
             size = group["lr"] * math.sqrt(max(1, rows / columns))
             torch._foreach_add_(
@@ -161,6 +167,11 @@ class MuonAdamW(torch.optim.Optimizer):
         if name not in state:
             state[name] = torch.zeros_like(parameter)
         return state[name]
+
+
+@cache
+def _quick_dtype(device: torch.device) -> torch.dtype:
+    return torch.bfloat16 if native_precision(device) == "bf16" else torch.float32
 
 
 def _gradients(parameters: list[Tensor]) -> list[Tensor]:
