@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from course_utils.data.tasks import additions
+from course_utils.errors import CourseError
 from course_utils.generation.exam import Exam
 from course_utils.recipes import load_recipe, run_lab
 from course_utils.training.corpora import chat_corpus
@@ -32,6 +33,7 @@ class SftConfig(LanguageConfig):
             a set twenty times.
         max_chats: Read so many conversations of each set at most.
         sums: Additions to mix in, made by a program.
+        turns: Join up to so many single exchanges into a conversation.
         exam: Held-out additions to answer at every evaluation; 0 for none.
         held_out: Share of the conversations that is measured on.
         me: The assistant's name, for the identity set.
@@ -40,9 +42,10 @@ class SftConfig(LanguageConfig):
 
     recipe: str = "sft-nano"
     base: str = "nano"
-    data: str = "identity*20,chitchat"
+    data: str = "identity*20"
     max_chats: int | None = None
     sums: int = 20_000
+    turns: int = 3
     exam: int = 200
     held_out: float = 0.05
     me: str = "Nano"
@@ -52,11 +55,17 @@ class SftConfig(LanguageConfig):
 def make_trainer(config: SftConfig) -> Trainer:
     """Everything a run needs, ready for `train()`."""
     model, tokenizer = load_language_model(config.base)
+    if config.context > model.config.context:
+        raise CourseError(
+            f"Rows of {config.context} tokens are longer than the context of {config.base}, "
+            f"{model.config.context}: set --context {model.config.context} or less."
+        )
     corpus = chat_corpus(
         config.data,
         tokenizer,
         context=config.context,
         sums=config.sums,
+        turns=config.turns,
         fill={"name": config.me, "author": config.author},
         held_out=config.held_out,
         max_chats=config.max_chats,
@@ -72,7 +81,7 @@ def make_trainer(config: SftConfig) -> Trainer:
         evaluation_rows=config.evaluation_rows,
         measures=[exam.measure] if exam else [],
     )
-    settings = ("base", "data", "max_chats", "sums", "held_out", "me", "author")
+    settings = ("base", "data", "max_chats", "sums", "turns", "held_out", "me", "author")
     identity = {name: getattr(config, name) for name in settings}
     return language_trainer(model, task, tokenizer, config, identity=identity)
 

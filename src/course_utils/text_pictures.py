@@ -39,7 +39,8 @@ def documents_in_rows(
     context: int,
     rows: Int[Tensor, "rows context_plus_1"],
 ) -> None:
-    """Rows of a packed stream, coloured by document; the end tokens are dark."""
+    """The first rows of a packed stream, coloured by document; the end tokens are dark."""
+    rows = rows[:16]
     owner = [i for i, document in enumerate(documents) for _ in range(len(document) + 1)]
     owners = np.array([owner[r * context : r * context + rows.shape[1]] for r in range(len(rows))])
     palette = np.array([_rgb(colour) for colour in COLOURS[:-1]])

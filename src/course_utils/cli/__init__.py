@@ -78,6 +78,11 @@ def _learner_commands(command) -> None:  # type: ignore[no-untyped-def]
     run.add_argument("--blank", action="store_true", help="with every exercise untouched")
     run.add_argument("--html", metavar="FILE", help="write the executed notebook as a web page")
 
+    export = command("export", "runs:export", "write a trained language model for other programs")
+    export.add_argument("run", metavar="RUN")
+    export.add_argument("--to", choices=("hf",), default="hf", help="hf: transformers, the default")
+    export.add_argument("folder", metavar="DIR", help="a new folder")
+
     runs = command("runs", "runs:runs", "list training runs, or plot some of them")
     runs.add_argument("names", nargs="*", metavar="RUN")
     runs.add_argument("--plot", metavar="FILE", help="draw their loss curves into an image")

@@ -1,4 +1,4 @@
-"""`course runs`: the training runs on this machine, as a table or as loss curves."""
+"""`course runs` and `course export`: the training runs on this machine, and what they made."""
 
 import argparse
 from pathlib import Path
@@ -25,6 +25,19 @@ def runs(arguments: argparse.Namespace) -> int:
         f"Runs in {runs_dir()}",
         ("run", "state", ">step", ">loss", ">val_loss", ">val_accuracy", ">seconds", "last change"),
         ([_cell(run.summary(), key) for key in _COLUMNS] for run in chosen),
+    )
+    return 0
+
+
+def export(arguments: argparse.Namespace) -> int:
+    """Write a run's model, tokenizer and chat template as transformers reads them."""
+    from course_utils.training.language_run import export_to_hf
+
+    folder = export_to_hf(arguments.run, Path(arguments.folder))
+    console().print(
+        f"{arguments.run} is in {folder}. In Python:\n"
+        f'    transformers.pipeline("text-generation", "{folder}")',
+        highlight=False,
     )
     return 0
 

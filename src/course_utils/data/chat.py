@@ -9,7 +9,9 @@
 All become a list of messages `{"role": "system" | "user" | "assistant", "content": text}`.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any, Protocol
 
 from course_utils.data.corpus import Encoded
@@ -22,6 +24,8 @@ Messages = list[Message]
 
 END_OF_TEXT, START, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 SPECIAL = (END_OF_TEXT, START, END)
+
+MIXED_AT_ONCE = 20_000
 
 ROLES = {
     "system": "system",
@@ -118,6 +122,44 @@ def encode_chats(tokenizer: Tokenizer, chats: Sequence[Messages], longest: int) 
     """Many conversations; what is longer than `longest` tokens is cut off at its end."""
     encoded = [encode_chat(tokenizer, chat) for chat in chats]
     return [Encoded(ids[:longest], learn[:longest]) for ids, learn in encoded]
+
+
+def in_conversations(
+    exchanges: Iterator[Messages], turns: int, held_out: Callable[[Messages], bool]
+) -> Iterator[Messages]:
+    """Single exchanges joined into conversations of one to `turns` of them, in a mixed order.
+
+    A model that has only ever seen one question at a time is lost at the second one. Conversations
+    with several turns stay as they are, and held-out exchanges stay among themselves.
+
+    The order is that of a shuffle with a buffer: a set of any size passes through it, the same way
+    every time.
+    """
+    rng = random.Random(0)
+    waiting: dict[bool, list[Messages]] = {False: [], True: []}
+    for exchange in _mixed(exchanges, rng):
+        if turns == 1 or len(exchange) != 2:
+            yield exchange
+            continue
+        side = held_out(exchange)
+        waiting[side].append(exchange)
+        if len(waiting[side]) >= rng.randint(1, turns):
+            yield list(chain(*waiting[side]))
+            waiting[side] = []
+    yield from (list(chain(*rest)) for rest in waiting.values() if rest)
+
+
+def _mixed(exchanges: Iterator[Messages], rng: random.Random) -> Iterator[Messages]:
+    buffer: list[Messages] = []
+    for exchange in exchanges:
+        if len(buffer) < MIXED_AT_ONCE:
+            buffer.append(exchange)
+            continue
+        place = rng.randrange(MIXED_AT_ONCE)
+        yield buffer[place]
+        buffer[place] = exchange
+    rng.shuffle(buffer)
+    yield from buffer
 
 
 def stream_chats(

@@ -125,6 +125,7 @@ def build_corpus(
     vocab: int,
     held_out: float,
     masked: bool = False,
+    side_by: Callable[[Any], Any] = lambda document: document,
     account: Account | None = None,
     about: dict[str, Any] | None = None,
 ) -> Corpus:
@@ -138,6 +139,7 @@ def build_corpus(
         vocab: One more than the greatest id.
         held_out: Share of the documents that goes to the validation side, at least one.
         masked: Whether `encode` says which tokens are to be learned.
+        side_by: What of a document decides which side it is on; by default all of it.
         account: Of the source; what it counts is kept in corpus.json.
         about: What else corpus.json shall say.
 
@@ -148,8 +150,8 @@ def build_corpus(
         if (folder / "corpus.json").is_file():
             return open_corpus(folder)
         try:
-            writer = _Writer(folder, vocab, held_out, masked)
-            _write_all(writer, documents, encode)
+            writer = _Writer(folder, vocab, masked)
+            _write_all(writer, documents, encode, lambda doc: is_held_out(side_by(doc), held_out))
             told = {"malformed": account.malformed, "records": account.good} if account else {}
             writer.finish((about or {}) | told)
         except OSError as error:
@@ -160,33 +162,41 @@ def build_corpus(
     return open_corpus(folder)
 
 
-def _write_all(writer: "_Writer", documents: Iterator[Any], encode: Encode) -> None:
+def _write_all(
+    writer: "_Writer",
+    documents: Iterator[Any],
+    encode: Encode,
+    held_out: Callable[[Any], bool],
+) -> None:
     rest = islice(documents, writer.read, None)
     bar = tqdm(desc="tokenising", unit=" documents", disable=not on_terminal(), initial=writer.read)
     with bar:
         while piece := list(islice(rest, PIECE)):
-            writer.append(piece, encode(piece))
+            writer.append(list(map(held_out, piece)), encode(piece))
             bar.update(len(piece))
 
 
 class _Writer:
     """Writes a corpus piece by piece; what is complete up to where is in `progress.json`."""
 
-    def __init__(self, folder: Path, vocab: int, held_out: float, masked: bool) -> None:
-        self.folder, self.held_out, self.masked = folder, held_out, masked
+    def __init__(self, folder: Path, vocab: int, masked: bool) -> None:
+        self.folder, self.masked = folder, masked
         self.dtype = np.dtype("uint16" if vocab <= 1 << 16 else "uint32")
         self.kinds = ("tokens", "starts", "learn") if masked else ("tokens", "starts")
         self.read = 0
         self.counts = {name: {"documents": 0, "tokens": 0} for name in SPLITS}
         self._go_on()
 
-    def append(self, piece: Sequence[Any], encoded: Sequence[Encoded]) -> None:
-        """Add documents to the ends of the files, and note that they are there."""
-        sides = ["validation" if is_held_out(doc, self.held_out) else "train" for doc in piece]
+    def append(self, held_out: Sequence[bool], encoded: Sequence[Encoded]) -> None:
+        """Add documents to the ends of the files of their sides, and note that they are there."""
         for name in SPLITS:
-            mine = [one for one, side in zip(encoded, sides, strict=True) if side == name]
+            mine = [
+                one
+                for one, out in zip(encoded, held_out, strict=True)
+                if out == (name == "validation")
+            ]
             self._write(name, mine)
-        self.read += len(piece)
+        self.read += len(encoded)
         self._note()
 
     def finish(self, about: dict[str, Any]) -> None:

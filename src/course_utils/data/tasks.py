@@ -74,7 +74,8 @@ def additions(n: int, side: Side, seed: int, largest: int = 99) -> list[Verifiab
     found: list[VerifiableTask] = []
     seen: set[str] = set()
     while len(found) < n:
-        a, b = rng.randint(0, largest), rng.randint(0, largest)
+        # Drawn evenly, hardly one number in ten would have a single digit.
+        a, b = (rng.randint(0, rng.choice((min(9, largest), largest))) for _ in range(2))
         question = rng.choice(PHRASINGS).format(a=a, b=b)
         task = VerifiableTask(question, str(a + b), f"addition {min(a, b)} {max(a, b)}")
         if task.side != side:

@@ -48,7 +48,8 @@ def stream_documents(name: str, account: Account | None = None) -> Iterator[str]
     """The documents of a set, one at a time, in an order that is always the same.
 
     Args:
-        name: A name of the catalogue, a path, or `hf:owner/name[:split]` for a set of the Hub.
+        name: A name of the catalogue, a path, `hf:owner/name[:split]` for a set of the Hub, or
+            "sample" for the paragraphs of `sample_text`.
         account: Receives the count of good records and the malformed ones.
 
     Raises:
@@ -89,7 +90,7 @@ def stream_records(name: str, account: Account) -> Records:
         repo, _, split = name.removeprefix("hf:").partition(":")
         return _from_hub(HubSet(repo, split or "train"))
     if name == "sample":
-        return iter([("sample", sample_text())])
+        return iter([("sample", part) for part in sample_text().split("\n\n") if part.strip()])
     if name in load_catalog() or not _is_path(name):
         return _from_catalog(name, account)
     return _from_files(_files(Path(name).expanduser()), account)

@@ -15,7 +15,14 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeVar
 
-from course_utils.data.chat import END_OF_TEXT, SPECIAL, Messages, encode_chats, stream_chats
+from course_utils.data.chat import (
+    END_OF_TEXT,
+    SPECIAL,
+    Messages,
+    encode_chats,
+    in_conversations,
+    stream_chats,
+)
 from course_utils.data.corpus import Corpus, Encoded, build_corpus, is_held_out, sections
 from course_utils.data.records import Account
 from course_utils.data.store import only_one
@@ -99,6 +106,7 @@ def chat_corpus(
     *,
     context: int,
     sums: int = 0,
+    turns: int = 1,
     fill: Mapping[str, str] | None = None,
     held_out: float = 0.05,
     max_chats: int | None = None,
@@ -110,6 +118,7 @@ def chat_corpus(
         data: Names, paths or `hf:owner/name`, with commas between; empty for sums alone.
         context: Longer conversations are cut off there.
         sums: How many additions to mix in, from the training side (see `data.tasks`).
+        turns: Join up to so many single exchanges into a conversation.
         fill: For `{{name}}` and `{{author}}` in the identity set.
         max_chats: At most so many of each set.
 
@@ -122,8 +131,10 @@ def chat_corpus(
         return islice(stream_chats(name, account, fill), max_chats)
 
     tasks = (task.messages for task in additions(sums, "train", seed=0))
-    chats = chain(tasks, _each(data, read))
-    key = [_identity(data), tokenizer.fingerprint, held_out, max_chats, context, sums]
+    chats = in_conversations(
+        chain(tasks, _each(data, read)), turns, lambda chat: is_held_out(chat[:2], held_out)
+    )
+    key = [_identity(data), tokenizer.fingerprint, held_out, max_chats, context, sums, turns]
     key.append(dict(fill or {}))
     corpus = build_corpus(
         _folder(f"chat-{data}", key),
@@ -132,6 +143,7 @@ def chat_corpus(
         vocab=tokenizer.vocab_size,
         held_out=held_out,
         masked=True,
+        side_by=lambda chat: chat[:2],
         account=account,
         about={"data": data, "sums": sums},
     )

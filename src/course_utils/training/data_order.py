@@ -44,7 +44,20 @@ def steps_per_epoch(batch_size: int, n: int) -> int:
 
 
 def global_batch(step: int, batch_size: int, n: int, seed: int) -> Int[Tensor, "batch_size"]:
-    """The examples of optimiser step `step` (from 0), over all processes."""
+    """The examples of optimiser step `step`, over all processes.
+
+    Epoch e visits the examples in the order `shuffled(seed, e, n)`, a batch of `batch_size` after
+    the other, in `steps_per_epoch(batch_size, n)` steps; the few that are left over are left out.
+    Steps are counted from 0, and on through the epochs: the first step of epoch 1 is the one after
+    the last step of epoch 0.
+
+    Args:
+        n: how many examples there are.
+        seed: of the shuffles.
+
+    Returns:
+        Numbers of examples, 0 to n − 1.
+    """
     epoch, position = divmod(step, steps_per_epoch(batch_size, n))
     start = position * batch_size
     return shuffled(seed, epoch, n)[start : start + batch_size]
@@ -52,6 +65,9 @@ def global_batch(step: int, batch_size: int, n: int, seed: int) -> Int[Tensor, "
 
 def part_of(batch: Int[Tensor, "batch"], part: int, parts: int) -> Int[Tensor, "micro_batch"]:
     """Part `part` of `parts` equal, consecutive parts of a global batch.
+
+    The parts have the same size and no example in common, and one after another, from part 0 on,
+    they are the batch.
 
     Raises:
         CourseError: when the batch does not divide by `parts`.

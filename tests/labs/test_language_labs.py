@@ -1,0 +1,201 @@
+"""The language labs as people start them: pretrain, fine-tune, talk, export; killed; wrong."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from course_utils.errors import CourseError
+from course_utils.generation.chat import Chat
+from course_utils.generation.engine import generate
+from course_utils.paths import course_root
+from course_utils.training.language_run import export_to_hf, load_language_model
+from course_utils.training.samples import read_samples
+
+LABS = course_root() / "labs"
+FP32 = ("--precision", "no")  # bf16 rounds each process's share of the gradient to three digits
+
+# Runs a lab, and takes the machine away at step 17, between two checkpoints.
+KILLED = """
+import os, runpy, signal, sys
+from course_utils.training.language_task import LanguageTask
+
+make_batch = LanguageTask.batch
+
+def batch(self, step, part, parts):
+    if step == 17:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return make_batch(self, step, part, parts)
+
+LanguageTask.batch = batch
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+class World:
+    """A data cache and a folder of runs that the tests of this module share."""
+
+    def __init__(self, folder: Path) -> None:
+        self.runs, self.data = folder / "runs", folder / "data"
+
+    def environment(self) -> dict[str, str]:
+        # One thread per process: sums are added in the same order however the lab is started.
+        own = {"COURSE_RUNS_DIR": str(self.runs), "COURSE_DATA_DIR": str(self.data)}
+        return os.environ | own | {"OMP_NUM_THREADS": "1", "COURSE_OFFLINE": "1"}
+
+    def run(self, *command: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, *map(str, command)],
+            env=self.environment(),
+            capture_output=True,
+            text=True,
+            timeout=600,
+            **options,
+        )
+
+    def done(self, *command: str | Path) -> str:
+        finished = self.run(*command)
+        assert finished.returncode == 0, finished.stderr
+        return finished.stdout
+
+    def metrics(self, name: str) -> list[dict[str, Any]]:
+        lines = (self.runs / name / "metrics.jsonl").read_text().splitlines()
+        return [json.loads(line) for line in lines]
+
+
+def trace(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What was computed, without how long it took."""
+    return [
+        {k: v for k, v in row.items() if k not in ("elapsed_s", "tokens_per_s", "mfu")}
+        for row in rows
+    ]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """With a pretrained and a fine-tuned model."""
+    world = World(tmp_path_factory.mktemp("labs"))
+    said = world.done(LABS / "pretrain.py", "--recipe", "pretrain-smoke", *FP32)
+    assert "bits per byte" in said and "MFU" in said
+    said = world.done(LABS / "sft.py", "--recipe", "sft-smoke", *FP32)
+    assert "of held-out additions are right" in said and "MFU" in said
+    return world
+
+
+@pytest.fixture(autouse=True)
+def same_world(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COURSE_RUNS_DIR", str(world.runs))
+    monkeypatch.setenv("COURSE_DATA_DIR", str(world.data))
+
+
+def test_pretraining_learns_measures_and_writes_samples(world: World) -> None:
+    rows = world.metrics("pretrain-smoke")
+    assert rows[0]["val_loss"] > rows[-1]["val_loss"] > 0
+    assert 0 < rows[-1]["val_bits_per_byte"] < 8 and rows[-1]["mfu"] > 0
+    samples = read_samples(world.runs / "pretrain-smoke")
+    assert [line["step"] for line in samples] == [10, 20, 30]
+    assert {line["prompt"] for line in samples} == {"The year"}
+
+
+def test_fine_tuning_learns_the_answers(world: World) -> None:
+    rows = world.metrics("sft-smoke")
+    measured = [row["val_loss"] for row in rows if "val_loss" in row]
+    assert measured[-1] < measured[0] < 3  # it began near ln(400), about 6
+    assert all(0 <= row["val_exact_match"] <= 1 for row in rows if "val_loss" in row)
+
+
+def test_killed_and_started_again_it_is_the_same_run(world: World) -> None:
+    command = [LABS / "pretrain.py", "--recipe", "pretrain-smoke", "--name", "killed", *FP32]
+    killed = world.run("-c", KILLED, *command)
+    assert killed.returncode == -signal.SIGKILL
+    assert world.metrics("killed")[-1]["step"] == 10
+    world.done(*command, "--resume")
+    assert trace(world.metrics("killed")) == trace(world.metrics("pretrain-smoke"))
+
+
+def test_two_processes_compute_what_one_computes(world: World) -> None:
+    launcher = ["-m", "accelerate.commands.accelerate_cli", "launch", "--main_process_port", "0"]
+    launcher += ["--config_file", str(LABS / "accelerate" / "multi_cpu.yaml")]
+    for lab, recipe in (("pretrain.py", "pretrain-smoke"), ("sft.py", "sft-smoke")):
+        said = world.done(*launcher, LABS / lab, "--recipe", recipe, "--name", f"two-{lab}", *FP32)
+        assert "2 processes" in said
+        two, one = world.metrics(f"two-{lab}"), world.metrics(recipe)
+        for a, b in zip(two, one, strict=True):
+            assert a["tokens"] == b["tokens"]
+            assert a["loss"] == pytest.approx(b["loss"], rel=1e-3)
+
+
+def test_one_shot_and_piped_chat(world: World) -> None:
+    answer = world.done(LABS / "chat.py", "sft-smoke", "--prompt", "What is 2 + 3?")
+    model, tokenizer = load_language_model("sft-smoke")
+    assert answer == "".join(Chat(model, tokenizer).reply("What is 2 + 3?")) + "\n"
+    piped = world.run(LABS / "chat.py", "sft-smoke", input="What is 2 + 3?\n/new\n\n/quit\nno\n")
+    assert piped.returncode == 0 and piped.stdout == answer
+    went_on = world.done(LABS / "chat.py", "pretrain-smoke", "--prompt", "The year")
+    assert went_on.startswith("The year")
+
+
+def test_an_export_is_the_same_model_for_transformers(world: World, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
+
+    folder = export_to_hf("sft-smoke", tmp_path / "exported")
+    model, tokenizer = load_language_model("sft-smoke")
+    back, _ = load_language_model(folder)
+    for name, weight in model.state_dict().items():
+        assert torch.equal(back.state_dict()[name], weight), name
+    theirs, their_tokenizer = AutoModelForCausalLM.from_pretrained(folder), None
+    tokens = torch.tensor([tokenizer.encode("The year 2889, and 17 + 4.")])
+    with torch.no_grad():
+        torch.testing.assert_close(theirs(tokens).logits, model(tokens), rtol=1e-4, atol=1e-5)
+    their_tokenizer = AutoTokenizer.from_pretrained(folder)
+    talk = [{"role": "user", "content": "What is 2 + 3?"}]
+    prompt = their_tokenizer.apply_chat_template(talk, add_generation_prompt=True)["input_ids"]
+    stop = [tokenizer.special["<|im_end|>"], tokenizer.special["<|endoftext|>"]]
+    [ours] = generate(model, [prompt], max_new_tokens=12, stop=stop)
+    chat = pipeline("text-generation", model=str(folder))
+    said = chat(talk, max_new_tokens=12, do_sample=False)[0]["generated_text"][-1]
+    assert said == {"role": "assistant", "content": tokenizer.decode(ours)}
+    with pytest.raises(CourseError, match="not an empty folder"):
+        export_to_hf("sft-smoke", folder)
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        (["pretrain.py", "--recipe", "nanno"], "Did you mean 'nano'?"),
+        (["pretrain.py", "--recipe", "nano", "--d-modell", "9"], "Did you mean '--d-model'?"),
+        (["pretrain.py", "--recipe", "pretrain-smoke", "--preset", "nona"], "no preset 'nona'"),
+        (["pretrain.py", "--recipe", "pretrain-smoke", "--n-kv-heads", "3"], "cannot share 3"),
+        (["pretrain.py", "--recipe", "pretrain-smoke", "--data", "wikki"], "did you mean wiki?"),
+        (
+            ["pretrain.py", "--recipe", "pretrain-smoke", "--context", "9000"],
+            "does not fit|not one",
+        ),
+        (["sft.py", "--recipe", "sft-smoke", "--base", "pretrain-smok"], "'pretrain-smoke'?"),
+        (["sft.py", "--recipe", "sft-smoke", "--context", "99"], "longer than the context of"),
+        (["sft.py", "--recipe", "sft-smoke", "--data", "identity*x"], "how many times"),
+        (["chat.py", "sft-smoky"], "Did you mean 'sft-smoke'?"),
+        (["chat.py", "sft-smoke", "--top-p", "2", "--prompt", "a"], "top_p must be above 0"),
+        (["chat.py", "sft-smoke", "--prompt", "a " * 900], "Say it shorter"),
+    ],
+)
+def test_bad_input_is_told_in_a_line_or_two(world: World, command: list[str], told: str) -> None:
+    failed = (
+        world.run(LABS / command[0], *command[1:], "--name", "bad")
+        if command[0] != "chat.py"
+        else world.run(LABS / command[0], *command[1:])
+    )
+    assert failed.returncode == 2, failed.stderr
+    import re
+
+    assert re.search(told.replace("?", r"\?"), failed.stderr), failed.stderr
+    assert "Traceback" not in failed.stderr and len(failed.stderr.splitlines()) <= 3
+    assert not (world.runs / "bad").exists()
