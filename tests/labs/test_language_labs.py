@@ -188,14 +188,10 @@ def test_an_export_is_the_same_model_for_transformers(world: World, tmp_path: Pa
     ],
 )
 def test_bad_input_is_told_in_a_line_or_two(world: World, command: list[str], told: str) -> None:
-    failed = (
-        world.run(LABS / command[0], *command[1:], "--name", "bad")
-        if command[0] != "chat.py"
-        else world.run(LABS / command[0], *command[1:])
-    )
+    lab, *options = command
+    named = () if lab == "chat.py" else ("--name", "bad")
+    failed = world.run(LABS / lab, *options, *named)
     assert failed.returncode == 2, failed.stderr
-    import re
-
-    assert re.search(told.replace("?", r"\?"), failed.stderr), failed.stderr
+    assert any(part in failed.stderr for part in told.split("|")), failed.stderr
     assert "Traceback" not in failed.stderr and len(failed.stderr.splitlines()) <= 3
     assert not (world.runs / "bad").exists()
