@@ -116,7 +116,10 @@ def attention_maps(
     rows = -(-len(weights) // columns)
     columns = min(columns, len(weights))
     size = (3.1 * columns, 3.2 * rows + (0.4 if heading else 0))
-    figure, grid = plt.subplots(rows, columns, figsize=size, squeeze=False)
+    # One set of labels for each row and column: hundreds of small texts take seconds to draw.
+    figure, grid = plt.subplots(
+        rows, columns, figsize=size, squeeze=False, sharex=True, sharey=True
+    )
     places = range(len(tokens))
     for axes in grid.flat[len(weights) :]:
         axes.set_visible(False)
@@ -125,8 +128,9 @@ def attention_maps(
         axes.set_xticks(places, tokens, fontsize=7)
         axes.set_yticks(places, tokens, fontsize=7)
         axes.tick_params(length=0, pad=2)
-        axes.xaxis.tick_top()
+        axes.tick_params(top=True, labeltop=axes in grid[0], labelbottom=False)
         axes.grid(False)
+        axes.spines[:].set_visible(True)
         axes.spines[:].set_color(PALE)
         axes.set_title(title, fontsize=10, loc="center")
     if heading:
