@@ -65,3 +65,6 @@ def test_lab_prints_an_address_that_serves_the_lesson(jupyterlab):
     assert lesson["content"]["metadata"]["course"]["lesson"] == "02"
     kernels = json.loads(get(f"{base}/api/kernelspecs?token={token}"))
     assert kernels["default"] == "python3"
+    asked = f"{base}/lab/api/settings/@jupyterlab/apputils-extension:notification?token={token}"
+    news = json.loads(get(asked))["schema"]["properties"]["fetchNews"]["default"]
+    assert news == "false"  # otherwise a pop-up asks about it before the first lesson

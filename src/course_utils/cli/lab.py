@@ -1,9 +1,12 @@
 """`course lab`: JupyterLab, opened on a lesson."""
 
 import argparse
+import contextlib
 import importlib.util
+import json
 import os
 import sys
+from pathlib import Path
 
 from course_utils.authoring.build import learner_path
 from course_utils.authoring.execute import kernel_environment
@@ -32,9 +35,20 @@ def lab(arguments: argparse.Namespace) -> int:
         command.append("--allow-root")
     if not _has_browser():
         command.append("--no-browser")
+    _ask_nothing_first()
     print(f"Opening lessons/{path.name}. JupyterLab prints its address below; stop it with Ctrl-C.")
     sys.stdout.flush()
     os.execve(command[0], [*command, *arguments.options], kernel_environment())
+
+
+def _ask_nothing_first() -> None:
+    """Answer, for this environment, what JupyterLab asks everybody at first: news or no news."""
+    settings = Path(sys.prefix) / "share" / "jupyter" / "lab" / "settings" / "overrides.json"
+    answer = {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false"}}
+    with contextlib.suppress(OSError):  # somebody else's environment: then it asks
+        if not settings.exists():
+            settings.parent.mkdir(parents=True, exist_ok=True)
+            settings.write_text(json.dumps(answer, indent=1) + "\n")
 
 
 def _has_browser() -> bool:
