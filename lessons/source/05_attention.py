@@ -168,7 +168,7 @@ print("radians for each position:", [round(frequency, 3) for frequency in freque
 attention_pictures.clocks(torch.arange(10)[:, None] * frequencies, range(4))
 
 # %% [markdown] lang="en"
-# Why turn? Because a dot product only knows the angle *between* two vectors. If a query at position 103 and a key at position 100 are turned by 103 and 100 times some angle, then between them there is a turn of 3. The score depends on **how far apart** they are, and not on where in the text. A pattern such as "look at the word before" is learned once and works everywhere.
+# Why turn? Because a dot product only knows the angle *between* two vectors. If a query at position 103 and a key at position 100 are turned by 103 and 100 times some angle, then between them there is a turn of 3 times that angle. The score depends on **how far apart** they are, and not on where in the text. A pattern such as "look at the word before" is learned once and works everywhere.
 #
 # Turning a point $(x_1, x_2)$ by an angle $\alpha$:
 #
@@ -352,7 +352,7 @@ plots.curves(
 _ = axes.legend(loc="upper right", bbox_to_anchor=(1, 0.9))
 
 # %% [markdown] lang="en"
-# **One layer is not enough, two are.** One layer learns only that the letter which comes next has been there before, and not lately. Two layers find the rule, and suddenly: the loss falls off a cliff. What have they found?
+# **One layer is not enough, two are.** One layer can learn which letters occur in a text and which of them were there lately, and not much more. Two layers find the rule, and suddenly: the loss falls off a cliff. What have they found?
 #
 # To see it we need the weights, and the fused attention does not give them. But your `attend` does, with a trick. Attention mixes values with its weights. If the values are the rows of the identity matrix, the mixture *is* the weights.
 
@@ -405,7 +405,7 @@ for name, weight in (("the letter before", previous), ("after the same letter", 
 attention_pictures.attention_viewer(letters, chosen, start=period + 3)
 
 # %% [markdown] lang="en"
-# Heads of this kind were found in every large language model that people have looked into. They appear suddenly in training, and at the same moment the models become good at learning from examples in their prompt.
+# Heads of this kind have been found in large language models, too (Olsson et al., below). There as well they appear suddenly in training, and at the same moment the models get better at learning from examples in their prompt.
 #
 # Is it a rule, or did it learn by heart? Test it on texts of 60 letters, twice as long as in training, and with periods that it has never seen. In training they were 4 to 16.
 
