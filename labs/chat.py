@@ -17,6 +17,7 @@ import tyro
 
 from course_utils.errors import CourseError
 from course_utils.generation.chat import Chat, complete
+from course_utils.generation.fused import FusedGPT
 from course_utils.generation.sampling import Sampling
 from course_utils.recipes import run_lab
 from course_utils.training.language_run import is_chat_model, load_language_model
@@ -89,7 +90,8 @@ def main(argv: Sequence[str]) -> None:
         repetition_penalty=config.repetition_penalty,
         seed=config.seed,
     )
-    model, tokenizer = load_language_model(config.model)
+    trained, tokenizer = load_language_model(config.model)
+    model = FusedGPT(trained)
     if not is_chat_model(config.model):
         prompt = config.prompt if config.prompt is not None else input("Text to go on from: ")
         print(prompt, end="")

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 from course_utils.data.chat import END, END_OF_TEXT, Messages, prompt_of
 from course_utils.errors import CourseError
 from course_utils.generation.engine import stream
+from course_utils.generation.fused import Writer
 from course_utils.generation.sampling import Sampling
-from course_utils.models.gpt import GPT
 from course_utils.tokenizer.fast import FastBPE
 
 UNFINISHED = "\ufffd"  # what the first bytes of a character decode to
@@ -28,7 +28,7 @@ class Chat:
 
     def __init__(
         self,
-        model: GPT,
+        model: Writer,
         tokenizer: FastBPE,
         sampling: Sampling | None = None,
         max_new_tokens: int = 256,
@@ -86,7 +86,7 @@ class Chat:
 
 
 def complete(
-    model: GPT,
+    model: Writer,
     tokenizer: FastBPE,
     prompt: str,
     max_new_tokens: int,
@@ -103,7 +103,7 @@ def complete(
 
 
 def decoded(
-    model: GPT,
+    model: Writer,
     tokenizer: FastBPE,
     prompt: Sequence[int],
     max_new_tokens: int,

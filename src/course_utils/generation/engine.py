@@ -8,8 +8,9 @@ from jaxtyping import Int
 from torch import Tensor
 
 from course_utils.errors import CourseError
+from course_utils.generation.fused import Writer
 from course_utils.generation.sampling import Sampling, next_token
-from course_utils.models.gpt import GPT, KVCache
+from course_utils.models.gpt import KVCache
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Step:
 
 
 def generate(
-    model: GPT,
+    model: Writer,
     prompts: Sequence[Sequence[int]],
     *,
     max_new_tokens: int,
@@ -30,7 +31,7 @@ def generate(
     """The continuations of prompts, without the prompts and without the stop token.
 
     Args:
-        model: in evaluation mode; on any device.
+        model: in evaluation mode; on any device. `FusedGPT(model)` writes the same text faster.
         prompts: token ids; they may differ in length and are generated in one batch.
         max_new_tokens: at most so many for each, and never beyond the model's context.
         sampling: greedy by default.
@@ -50,7 +51,7 @@ def generate(
 
 @torch.inference_mode()
 def stream(
-    model: GPT,
+    model: Writer,
     prompts: Sequence[Sequence[int]],
     *,
     max_new_tokens: int,
@@ -89,7 +90,7 @@ def _needs_seen(sampling: Sampling) -> bool:
 
 
 def _left_padded(
-    model: GPT, prompts: Sequence[Sequence[int]]
+    model: Writer, prompts: Sequence[Sequence[int]]
 ) -> tuple[Int[Tensor, "batch seq"], Int[Tensor, "batch"]]:
     """Prompts side by side, each ending in the last column, and where each begins."""
     longest = max((len(prompt) for prompt in prompts), default=0)

@@ -14,8 +14,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from course_utils.errors import CourseError
+from course_utils.generation.fused import Writer
 from course_utils.generation.sampling import Sampling, filtered
-from course_utils.models.gpt import GPT, KVCache
+from course_utils.models.gpt import KVCache
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,8 @@ def draw(probabilities: Float[Tensor, "vocab"], generator: torch.Generator | Non
 
 @torch.inference_mode()
 def speculate(
-    model: GPT,
-    draft: GPT,
+    model: Writer,
+    draft: Writer,
     prompt: Sequence[int],
     *,
     max_new_tokens: int,
@@ -118,7 +119,7 @@ def speculate(
 class _Reader:
     """A model that has read a text, and reads on from where a new text begins to differ."""
 
-    def __init__(self, model: GPT, sampling: Sampling, capacity: int) -> None:
+    def __init__(self, model: Writer, sampling: Sampling, capacity: int) -> None:
         self.model, self.sampling = model, sampling
         weight = model.embedding.weight
         self.cache = KVCache(model.config, 1, capacity, dtype=weight.dtype, device=weight.device)
