@@ -226,9 +226,11 @@ def test_the_table_of_needs_names_the_data_that_lessons_load() -> None:
     assert sources
     needs = {need.lesson: need.data_set for need in NEEDS}
     for source in sources:
-        loaded = re.findall(
-            r'load_(?:images|documents)\("([\w-]+)"', source.read_text(encoding="utf-8")
+        by_name = (
+            r'load_(?:images|documents)\("([\w-]+)"|data = budget\(smoke="sample", cpu="(\w+)"'
         )
+        found = re.findall(by_name, source.read_text(encoding="utf-8"))
+        loaded = [direct or chosen for direct, chosen in found]
         assert needs[source.name[:2]] == (loaded[0] if loaded else None), source.name
 
 
