@@ -163,7 +163,7 @@ generation_pictures.probability_bars(
 # %% exercise="generation.top_p"
 
 # %% [markdown] lang="en"
-# **Min-p** is simpler still: keep whatever is at least $p$ times as likely as the likeliest. It is younger (2024), and bears high temperatures better. Here is the same prompt under all of them, and under it a prompt where the model is more certain.
+# **Min-p** is simpler still: keep whatever is at least $p$ times as likely as the likeliest. It is younger (2024), and bears high temperatures better. Here is the same prompt under all of them, and under it one where the model is more certain: how a stage direction goes on.
 
 # %%
 samplers = {
@@ -172,7 +172,7 @@ samplers = {
     "min-p 0.2": lambda z: keep_min_p(z, 0.2),
     "temperature 1.6, top-p 0.7": lambda z: keep_top_p(z / 1.6, 0.7),
 }
-for words in ("And so the king", "I pray you, my good lor"):
+for words in ("And so the king", "[Exeunt"):
     z = next_logits(tokenizer.encode(words))
     generation_pictures.probability_bars(
         z.softmax(-1),
@@ -609,7 +609,7 @@ for axes, (title, ylabel, series) in zip(
 _ = panels[2].axhline(1, color=plots.GREY, lw=1)
 
 # %% [markdown] lang="en"
-# Is it faster here? Hardly, and now you can say why. Guesses *are* kept, and a pass gives more than one token. But our large model is so small that its passes take no longer than the bookkeeping around them in Python (drawing, comparing, winding back), which the formula knows nothing of. And $c$ is large, because a draft cannot be much smaller than this. What would a real pair do? A draft that is twenty or fifty times cheaper, with the same share of right guesses:
+# Is it faster here? A little, at best, and now you can say why. Guesses *are* kept, and a pass gives more than one token. But our large model is so small that its passes take no longer than the bookkeeping around them in Python (drawing, comparing, winding back), which the formula knows nothing of. And $c$ is large, because a draft cannot be much smaller than this. What would a real pair do? A draft that is twenty or fifty times cheaper, with the same share of right guesses:
 
 # %%
 ks = range(1, 13)

@@ -79,7 +79,7 @@ class Round:
 def rounds(played: Sequence[Round], title: str) -> None:
     """Draw rounds of speculation, a line each: what was kept, added and rejected."""
     widest = max(sum(len(word) + 1.6 for word in (*r.guesses, r.added)) for r in played)
-    axes = plt.subplots(figsize=(max(6.0, 0.115 * widest), 0.34 * len(played) + 0.9))[1]
+    axes = plt.subplots(figsize=(max(5.0, 0.115 * widest), 0.34 * len(played) + 0.9))[1]
     for row, turn in enumerate(played):
         pieces = [(word, GREEN, "#dff0e6") for word in turn.guesses[: turn.kept]]
         pieces.append((turn.added, BLUE, "#dbe7f5"))
@@ -93,10 +93,10 @@ def rounds(played: Sequence[Round], title: str) -> None:
             axes.text(x + width / 2, row, word, fontsize=9.5, color=colour, bbox=box,
                       alpha=strength, **middle)  # fmt: skip
             x += width
-    axes.set(xlim=(-0.5, max(widest, 6.0 / 0.115)), ylim=(len(played) - 0.4, -1.2))
+    axes.set(xlim=(-0.5, max(widest, 5.0 / 0.115)), ylim=(len(played) - 0.4, -1.2))
     axes.axis("off")
-    for x, word, colour in ((0, "guess, kept", GREEN), (13, "the large model's own", BLUE),
-                            (36, "guess, rejected", RED)):  # fmt: skip
+    for x, word, colour in ((0, "guess, kept", GREEN), (11, "the large model's own", BLUE),
+                            (30, "guess, rejected", RED)):  # fmt: skip
         axes.text(x, -0.95, word, color=colour, fontsize=9, weight="bold")
     axes.set_title(title)
 
