@@ -6,14 +6,13 @@
 The clock runs while batches are made and weights are updated. It stands still while files are read
 and while the model is measured, which both sides do on all 10,000 test images, every 1/20 of a
 recipe and every 1/4 of a textbook epoch. "Seconds to 99 %" is what it shows at the first
-measurement of 99.0 % or more. Run it on a quiet machine: both sides use all cores.
+measurement of 99.0 % or more. A benchmark that was stopped goes on where it was. Run it on a quiet
+machine: both sides use all cores.
 """
 
-import argparse
 import json
 import math
 import os
-import re
 import statistics
 import subprocess
 import sys
@@ -22,21 +21,19 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
+from measuring import Record, machine, quick_option
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torchvision import transforms
 
 from course_utils.data.images import torchvision_dataset
-from course_utils.doctor.machine import read_cpu
 
 LAB = Path(__file__).parents[1] / "labs" / "mnist.py"
-RESULTS = Path(__file__).parent / "results"
 TARGET = 0.99
 RECIPES = ("mnist-fast", "mnist-accurate")
 
@@ -136,17 +133,8 @@ def median(runs: list[Outcome]) -> Outcome:
     )
 
 
-def machine() -> dict[str, object]:
-    cpu = read_cpu()
-    names = ("torch", "torchvision", "accelerate", "numpy")
-    return {
-        "processor": cpu.model,
-        "cores": cpu.cores,
-        "features": list(cpu.features),
-        "threads": torch.get_num_threads(),
-        "python": sys.version.split()[0],
-        **{name: version(name) for name in names},
-    }
+def as_dict(train: Callable[[int], Outcome], seed: int) -> dict[str, float | None]:
+    return asdict(train(seed))
 
 
 def spoken(number: float | None) -> str:
@@ -154,9 +142,9 @@ def spoken(number: float | None) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="one seed; nothing is written")
-    seeds = [0] if parser.parse_args().quick else [0, 1, 2]
+    quick = quick_option(__doc__)
+    record = Record("mnist", keep=not quick)
+    seeds = [0] if quick else [0, 1, 2]
     ways: dict[str, Callable[[int], Outcome]] = {
         "textbook loop": by_textbook,
         **{recipe: partial(by_recipe, recipe) for recipe in RECIPES},
@@ -164,42 +152,26 @@ def main() -> None:
     outcomes: dict[str, list[Outcome]] = {way: [] for way in ways}
     for seed in seeds:  # all ways in turn, so that a busy hour strikes them all
         for way, train in ways.items():
-            outcomes[way].append(train(seed))
-            print(f"seed {seed}  {way:15} {outcomes[way][-1]}", file=sys.stderr)
+            run = record(f"{way}, seed {seed}", partial(as_dict, train, seed))
+            outcomes[way].append(Outcome(**run))
     medians = {way: median(runs) for way, runs in outcomes.items()}
     slow, fast = (medians[way].seconds_to_target for way in ("textbook loop", RECIPES[0]))
     ratio = slow / fast if slow and fast else None
 
-    about = machine()
+    about = machine("torchvision", "accelerate", "numpy")
     print(f"{about['processor']}, {about['threads']} threads, medians of {len(seeds)} seed(s)")
     print("| | accuracy % | seconds | seconds to 99 % |\n|---|---|---|---|")
     for way, m in medians.items():
         to_target = spoken(m.seconds_to_target)
         print(f"| {way} | {100 * m.accuracy:.2f} | {spoken(m.seconds)} | {to_target} |")
     print(f"Seconds to 99 %, textbook loop / {RECIPES[0]}: {spoken(ratio)}")
-    if len(seeds) > 1:
-        write(about, seeds, ratio, medians, outcomes)
-
-
-def write(
-    about: dict[str, object],
-    seeds: list[int],
-    ratio: float | None,
-    medians: dict[str, Outcome],
-    outcomes: dict[str, list[Outcome]],
-) -> None:
-    result = {
-        "machine": about,
-        "seeds": seeds,
-        "ratio": ratio,
-        "medians": {way: asdict(m) for way, m in medians.items()},
-        "runs": {way: [asdict(run) for run in runs] for way, runs in outcomes.items()},
-    }
-    slug = re.sub(r"\W+", "-", f"{about['processor']} {about['cores']} cores").lower()
-    path = RESULTS / f"mnist-{slug}.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(result, indent=1) + "\n")
-    print(f"Written to {path}.")
+    record.finish(
+        about,
+        seeds=seeds,
+        ratio=ratio,
+        medians={way: asdict(m) for way, m in medians.items()},
+        runs={way: [asdict(run) for run in runs] for way, runs in outcomes.items()},
+    )
 
 
 if __name__ == "__main__":

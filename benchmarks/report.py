@@ -1,12 +1,14 @@
 """Write the measured figures into README.md, from the files in results/.
 
-python benchmarks/report.py            after benchmarks/mnist.py
+python benchmarks/report.py            after one of the other benchmarks
 python benchmarks/report.py --check    exit code 1 when README.md says something else
 """
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 README = Path(__file__).parents[1] / "README.md"
 RESULTS = Path(__file__).parent / "results"
@@ -21,31 +23,102 @@ WAYS = {
 
 
 def figures() -> str:
-    """The block between the two marks: a table for each machine measured."""
+    """The block between the two marks: each benchmark's tables, one for each machine measured."""
     parts = []
-    for path in sorted(RESULTS.glob("mnist-*.json")):
-        result = json.loads(path.read_text("utf-8"))
-        about = result["machine"]
-        lines = [
-            f"MNIST on {about['cores']} cores of an {about['processor']} "
-            f"({', '.join(about['features'])}; torch {about['torch']}), medians of "
-            f"{len(result['seeds'])} seeds, all in one run:",
-            "",
-            "| | test accuracy | seconds of training | seconds to 99 % |",
-            "|---|--:|--:|--:|",
-        ]
-        for way, median in result["medians"].items():
-            to_target = median["seconds_to_target"]
-            lines.append(
-                f"| {WAYS[way]} | {median['accuracy']:.2%} | {median['seconds']:.1f} "
-                f"| {'not reached' if to_target is None else f'{to_target:.1f}'} |"
-            )
-        ratio = result["ratio"]
-        if ratio:
-            lines += ["", f"To 99 % the fast recipe is {ratio:.1f} times as quick as the textbook."]
-        parts.append("\n".join(lines))
+    for name, table in TABLES.items():
+        for path in sorted(RESULTS.glob(f"{name}-*.json")):
+            parts.append("\n".join(table(json.loads(path.read_text("utf-8")))))
     nothing = "Nothing has been recorded here yet that was measured on a quiet machine."
     return "\n\n".join(parts or [nothing]) + "\n"
+
+
+def where(about: dict[str, Any]) -> str:
+    cores = f"{about['cores']} cores of an {about['processor']}"
+    return f"{cores} ({', '.join(about['features'])}; torch {about['torch']})"
+
+
+def mnist(result: dict[str, Any]) -> list[str]:
+    lines = [
+        f"MNIST on {where(result['machine'])}, medians of {len(result['seeds'])} seeds, "
+        "all in one run:",
+        "",
+        "| | test accuracy | seconds of training | seconds to 99 % |",
+        "|---|--:|--:|--:|",
+    ]
+    for way, median in result["medians"].items():
+        to_target = median["seconds_to_target"]
+        lines.append(
+            f"| {WAYS[way]} | {median['accuracy']:.2%} | {median['seconds']:.1f} "
+            f"| {'not reached' if to_target is None else f'{to_target:.1f}'} |"
+        )
+    ratio = result["ratio"]
+    if ratio:
+        lines += ["", f"To 99 % the fast recipe is {ratio:.1f} times as quick as the textbook."]
+    return lines
+
+
+def char_shakespeare(result: dict[str, Any]) -> list[str]:
+    lines = [
+        f"Shakespeare letter by letter (4 layers, 128 wide, 64 characters of context) on "
+        f"{where(result['machine'])}, medians of {len(result['seeds'])} seeds, all in one run:",
+        "",
+        "| | steps | seconds of training | held-out loss (nats) |",
+        "|---|--:|--:|--:|",
+    ]
+    for way, median in result["medians"].items():
+        lines.append(
+            f"| {way} | {median['steps']:,.0f} | {median['seconds']:.1f} "
+            f"| {median['val_loss']:.3f} |"
+        )
+    return lines
+
+
+def gpt_throughput(result: dict[str, Any]) -> list[str]:
+    about = result["machine"]
+    lines = [
+        f"Training the 26M model (8 × 512 tokens, bf16) on {where(about)}, beside Qwen3 of "
+        f"transformers {about['transformers']} with the same weights in a plain loop:",
+        "",
+        "| | tokens/s | times transformers |",
+        "|---|--:|--:|",
+    ]
+    for way, rate in result["tokens_per_s"].items():
+        lines.append(f"| {way} | {rate:,.0f} | {result['ratios'][way]:.2f} |")
+    return [*lines, "", f"Compiling takes {result['compile_s']:.0f} s, once."]
+
+
+def generation(result: dict[str, Any]) -> list[str]:
+    about = result["machine"]
+    cases = result["tokens_per_s"]
+    ways = list(dict.fromkeys(way for rates in cases.values() for way in rates))
+    lines = [
+        f"Writing with the 26M model (greedy, 256 tokens) on {where(about)}, tokens/s beside "
+        f"`generate` of transformers {about['transformers']} with the same weights:",
+        "",
+        "| | " + " | ".join(cases) + " |",
+        "|---" + "|--:" * len(cases) + "|",
+    ]
+    for way in ways:
+        cells = []
+        for rates in cases.values():
+            rate = rates.get(way)
+            beside = (
+                ""
+                if way == "transformers" or rate is None
+                else (f" ({rate / rates['transformers']:.2f} ×)")
+            )
+            cells.append("" if rate is None else f"{rate:,.0f}{beside}")
+        lines.append(f"| {way} | " + " | ".join(cells) + " |")
+    speed_up = result["cache_speed_up"]
+    return [*lines, "", f"With its cache it is {speed_up:.1f} times as fast as without."]
+
+
+TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
+    "mnist": mnist,
+    "char-shakespeare": char_shakespeare,
+    "gpt-throughput": gpt_throughput,
+    "generation": generation,
+}
 
 
 def main() -> int:

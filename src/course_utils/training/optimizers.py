@@ -18,17 +18,19 @@ def make_optimizer(
     lr_muon: float,
     weight_decay: float,
     beta2: float,
+    momentum: float = 0.95,
 ) -> torch.optim.Optimizer:
     """An optimiser over a language model's parameters; matrices decay, vectors do not.
 
     Args:
         lr: of AdamW, and with "muon" of what is no matrix of a block.
         lr_muon: of the blocks' matrices with "muon".
+        momentum: of Muon; runs of a few hundred steps do better with 0.9.
     """
     betas = (0.9, beta2)
     if name == "muon":
         groups = muon_groups(model, lr_muon=lr_muon, lr=lr, weight_decay=weight_decay)
-        return MuonAdamW(groups, betas=betas)
+        return MuonAdamW(groups, betas=betas, momentum=momentum)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
         {"params": [p for p in trained if p.ndim >= 2], "weight_decay": weight_decay},
