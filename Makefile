@@ -29,7 +29,7 @@ lab: environment
 	@$(BIN)/course lab $(LESSON)
 
 test: environment
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadgroup $(ARGS)
 
 build: environment
 	$(BIN)/course build

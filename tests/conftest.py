@@ -7,7 +7,18 @@ import hypothesis
 import pytest
 
 # Before torch is imported: it reads this once, and tests run beside other work.
-os.environ.setdefault("OMP_NUM_THREADS", str(min(2, os.cpu_count() or 1)))
+threads = 1 if "PYTEST_XDIST_WORKER" in os.environ else min(2, os.cpu_count() or 1)
+os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+
+# Their tests share what a fixture of the module has trained or set up: one worker runs them all.
+SHARING = {"test_exact_resume", "test_mnist", "test_language_labs", "test_bootstrap"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.stem in SHARING:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
 
 # A busy machine is no failure, and examples are not kept between runs.
 hypothesis.settings.register_profile("course", deadline=None, database=None)

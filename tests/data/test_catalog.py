@@ -26,7 +26,7 @@ def test_shipped_catalogue_has_both_image_sets_with_every_particular() -> None:
     assert {"mnist", "fashion_mnist"} <= set(sets)
     for dataset in sets.values():
         assert dataset.title and dataset.about and dataset.licence and dataset.citation
-        assert dataset.sources
+        assert dataset.sources or dataset.hub
         for entry in dataset.files:
             assert entry.bytes > 0
             assert len(bytes.fromhex(entry.sha256)) == 32

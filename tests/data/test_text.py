@@ -26,7 +26,7 @@ def test_the_sample_needs_no_network_and_holds_the_story_alone() -> None:
     assert text.startswith("IN THE YEAR 2889") and text.endswith("Jules Verne.\n")
     assert "Gutenberg" not in text and "\r" not in text
     paragraphs = load_documents("sample")
-    assert len(paragraphs) > 50 and "".join(paragraphs).split() == text.split()
+    assert len(paragraphs) > 50 and " ".join(paragraphs).split() == text.split()
 
 
 def test_every_format_gives_the_same_documents(tmp_path: Path) -> None:
