@@ -12,9 +12,10 @@ from toy_exercises import COUNTER, MEAN
 import course_utils.grading.mine as mine_module
 from course_utils.errors import CourseError
 from course_utils.grading.check import check, verified
-from course_utils.grading.exercise import find_exercise, lesson_files
+from course_utils.grading.exercise import all_exercises, find_exercise, lesson_files
 from course_utils.grading.mine import use_library, use_mine, use_mine_in_lab, using_mine
 from course_utils.grading.progress import Progress
+from course_utils.grading.stub import instructor_source
 from course_utils.models.gpt import attention as attention_module
 from course_utils.models.gpt import model as model_module
 from course_utils.models.gpt import norm as norm_module
@@ -233,3 +234,23 @@ def test_it_says_whose_code_is_in_use(toy, capsys, monkeypatch):
     monkeypatch.setenv("RANK", "1")
     use_mine_in_lab([MEAN.id])
     assert not capsys.readouterr().out
+
+
+# --- the whole course -------------------------------------------------------------------------
+
+
+def test_every_exercise_of_the_course_can_be_swapped_and_the_model_stays_right():
+    """All solved with the instructor's cells; the GPT made of them equals transformers'."""
+    from course_utils.models.hf import to_hf
+
+    for _, exercise in all_exercises():
+        solve(exercise.id, instructor_source(exercise))
+    with using_mine() as swaps:
+        assert [swap for swap in swaps if not swap.yours] == []
+        model = model_module.GPT(CONFIG).eval()
+        ours = {type(m) for m in model.modules() if type(m).__module__.startswith("course_utils")}
+        assert all("<your " in made.forward.__code__.co_filename for made in ours) and len(ours) > 4
+        tokens = torch.randint(CONFIG.vocab, (2, 9))
+        with torch.no_grad():
+            torch.testing.assert_close(model(tokens), to_hf(model)(tokens).logits)
+    assert model_module.GPT is not type(model)
