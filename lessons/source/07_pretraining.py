@@ -269,7 +269,9 @@ text_pictures.samples_table(read_samples(run.path), prompt="The city of")
 speeds = [row["tokens_per_s"] for row in rows[len(rows) // 5 :]]
 speed = sorted(speeds)[len(speeds) // 2]
 per_token = training_flops_per_token(shape, context)
-print(f"{speed:,.0f} tokens/s × {per_token / 1e6:.2f} MFLOP = {speed * per_token / 1e9:,.1f} GFLOP/s")
+print(
+    f"{speed:,.0f} tokens/s × {per_token / 1e6:.2f} MFLOP = {speed * per_token / 1e9:,.1f} GFLOP/s"
+)
 print(f"of {peak / 1e9:,.0f} GFLOP/s that the machine can do: MFU {speed * per_token / peak:.0%}")
 print(f"(the run's own line says {rows[-1]['mfu']:.0%})")
 

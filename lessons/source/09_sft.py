@@ -163,7 +163,9 @@ tasks = additions(2000, "train", seed=0)
 encoded = [encode_chat(tokenizer, task.messages) for task in tasks[:400]]
 lengths = [len(ids) for ids, _ in encoded]
 rows = pack(lengths, context)
-print(f"{len(lengths)} conversations of {min(lengths)} to {max(lengths)} tokens in {len(rows)} rows")
+print(
+    f"{len(lengths)} conversations of {min(lengths)} to {max(lengths)} tokens in {len(rows)} rows"
+)
 print(f"A row each: {sum(lengths) / (len(lengths) * context):.0%} of the places are used.")
 print(f"Packed:     {sum(lengths) / (len(rows) * context):.0%}")
 
@@ -226,12 +228,14 @@ corpus = chat_corpus(
 trained_on = {task.key for task in additions(n_sums, "train", seed=0)}
 exam = Exam(tokenizer, additions(budget(smoke=20, cpu=200), "held_out", seed=0))
 print(f"{len(corpus.train.lengths):,} conversations to learn from, {len(trained_on):,} of the sums")
-print(f"{len(exam.tasks)} sums in the exam, {sum(t.key in trained_on for t in exam.tasks)} of them seen")
+print(
+    f"{len(exam.tasks)} sums in the exam, {sum(t.key in trained_on for t in exam.tasks)} of them seen"
+)
 
 # %% [markdown] lang="en"
 # ## 6 · Fine-tuning
 #
-# The learning rates are lower than in pretraining: what it has learned there is to stay. Everything else is the trainer that you know.
+# The trainer is the one that you know, and so are its settings. (Large models are fine-tuned with a learning rate ten to a hundred times lower than in pretraining, so that what they have learned there stays. Ours has not much to lose, and a new skill to learn.)
 
 # %%
 use_mine(["05", "06", "09"])
@@ -270,6 +274,7 @@ text_pictures.chat_curves(rows)
 #
 # ## 7 · After
 
+
 # %%
 def answers(model: torch.nn.Module) -> list[str]:
     """Greedy answers to the questions above, each in a conversation of its own."""
@@ -282,7 +287,9 @@ text_pictures.conversations({"before": before, "after": answers(model)}, questio
 given = exam.answers(model)
 wrong = [(t, a) for t, a in zip(exam.tasks, given, strict=True) if t.score(a) < 1]
 stopped = sum(not answer.endswith("…") for answer in given)
-print(f"{1 - len(wrong) / len(given):.1%} of {len(given)} held-out sums are right to the last digit;")
+print(
+    f"{1 - len(wrong) / len(given):.1%} of {len(given)} held-out sums are right to the last digit;"
+)
 print(f"{stopped} of {len(given)} answers ended by themselves.")
 for task_, answer in wrong[:5]:
     print(f"   {task_.question:28} {answer!r}, not {task_.answer}")
