@@ -37,6 +37,7 @@ class LanguageConfig:
         optimizer: "muon" for the blocks' matrices and AdamW for the rest, or "adamw" for all.
         lr: Peak learning rate of AdamW.
         lr_muon: Peak learning rate of Muon.
+        momentum: Of Muon.
         weight_decay: Of matrices.
         beta2: Decay rate of AdamW's mean square.
         warmup: Share of the steps in which the learning rate rises.
@@ -62,6 +63,7 @@ class LanguageConfig:
     optimizer: OptimizerName = "muon"
     lr: float = 3e-3
     lr_muon: float = 0.02
+    momentum: float = 0.95
     weight_decay: float = 0.1
     beta2: float = 0.95
     warmup: float = 0.05
@@ -121,6 +123,7 @@ def language_trainer(
         config.optimizer,
         lr=config.lr,
         lr_muon=config.lr_muon,
+        momentum=config.momentum,
         weight_decay=config.weight_decay,
         beta2=config.beta2,
     )
