@@ -2,6 +2,7 @@
 
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -16,6 +17,8 @@ from course_utils.errors import CourseError
 from course_utils.generation.chat import Chat
 from course_utils.generation.engine import generate
 from course_utils.paths import course_root
+from course_utils.recipes import load_recipe
+from course_utils.training.lab import gpt_config
 from course_utils.training.language_run import export_to_hf, load_language_model
 from course_utils.training.samples import read_samples
 
@@ -94,6 +97,24 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 def same_world(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COURSE_RUNS_DIR", str(world.runs))
     monkeypatch.setenv("COURSE_DATA_DIR", str(world.data))
+
+
+CONFIGS = {"sft": "SftConfig", "tokenizer": "TokenizerConfig", "pretrain": "PretrainConfig"}
+
+
+@pytest.mark.parametrize("path", sorted((LABS / "recipes").glob("*.toml")), ids=lambda p: p.stem)
+def test_every_recipe_is_one_of_a_labs_and_its_model_fits_together(path: Path) -> None:
+    kind = path.stem.partition("-")[0]
+    lab = kind if kind in (*CONFIGS, "mnist") else "pretrain"
+    if lab == "mnist":
+        return  # tests/labs/test_mnist.py
+    module = runpy.run_path(str(LABS / f"{lab}.py"))
+    config = load_recipe(module[CONFIGS[lab]], ["--recipe", path.stem], LABS / "recipes")
+    if lab == "pretrain":
+        shape = gpt_config(config.preset, vocab=config.vocab, context=config.context)
+        assert shape.n_parameters() > 0
+    if lab != "tokenizer":
+        assert config.batch_size % config.accumulation == 0
 
 
 def test_pretraining_learns_measures_and_writes_samples(world: World) -> None:
