@@ -47,7 +47,9 @@ from course_utils.training.corpora import text_corpus, tokenizer_for
 from course_utils.training.data_order import shuffled, steps_per_epoch
 from course_utils.training.language_run import TOKENIZER, shape_of
 from course_utils.training.language_task import CorpusTask, bytes_of_tokens
+from course_utils.training.launch import native_precision
 from course_utils.training.optimizers import make_optimizer
+from course_utils.training.precision import COMPUTE_DTYPE
 from course_utils.training.runs import Run
 from course_utils.training.samples import Samples, read_samples
 from course_utils.training.schedule import warmup_cosine
@@ -147,12 +149,13 @@ text_pictures.flops_by_context(
 )
 
 # %% [markdown] lang="en"
-# Now the prediction. This machine multiplies matrices at a rate that we can measure in a second, and no training will be faster than that. How long does a training take at the very least? And what would one of the larger models need?
+# Now the prediction. This machine multiplies matrices at a rate that we can measure in a second, and no training will be faster than that. (Where it computes in 16 bits natively, that is what we train in; lesson 10 explains why that works.) How long does a training take at the very least? And what would one of the larger models need?
 
 # %%
 device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-peak = measured_peak(device, torch.float32)
-print(f"Matrix products on this machine, fp32: {peak / 1e9:,.0f} GFLOP/s\n")
+precision = native_precision(device)
+peak = measured_peak(device, COMPUTE_DTYPE[precision])
+print(f"Matrix products on this machine, {COMPUTE_DTYPE[precision]}: {peak / 1e9:,.0f} GFLOP/s\n")
 print("model           tokens/s at best     a billion tokens take")
 for name, config in PRESETS.items():
     per_token = training_flops_per_token(config, config.context)
@@ -179,7 +182,7 @@ print(f"{sum(p.numel() for p in model.parameters()):,} parameters")
 # Everything comes together in the `Trainer` that the labs use. The blocks' matrices learn with Muon, the rest with AdamW (lesson 03); the learning rate warms up and falls along a cosine. Ten times during the run we measure the held-out loss, and let the model continue a text.
 
 # %%
-steps = budget(smoke=20, cpu=600, gpu=3000)
+steps = budget(smoke=20, cpu=250, gpu=3000)
 batch_size = budget(smoke=4, cpu=32, gpu=128)
 
 
@@ -209,6 +212,7 @@ def pretrain(
     if name == "lesson-07":
         callbacks.append(Samples(tokenizer, ["The city of", "In physics,"]))
     settings = {"eval_every": max(1, steps // 10), "resume": "never"} | settings
+    settings = {"precision": precision} | settings
     trainer = Trainer(
         model,
         make_optimizer(model, optimizer, lr=3e-3, lr_muon=lr_muon, weight_decay=0.1, beta2=0.95),
@@ -261,7 +265,7 @@ text_pictures.compression_bars(
 text_pictures.samples_table(read_samples(run.path), prompt="The city of")
 
 # %% [markdown] lang="en"
-# It has learned how sentences sound long before it knows anything. With a million parameters there is not much room to know things in.
+# It learns how sentences sound long before it knows anything. With a million parameters there is not much room to know things in.
 #
 # How well did it use the machine?
 
@@ -283,11 +287,12 @@ print(f"(the run's own line says {rows[-1]['mfu']:.0%})")
 # A run is stopped in the middle, and a second one goes on from its checkpoint. Beside them, one that was left alone. If resuming is exact, then the losses are not similar but **equal**, in every bit.
 
 # %%
-n = budget(smoke=8, cpu=40)
-undisturbed = pretrain("lesson-07-whole", n, progress="off").metrics()
+n = budget(smoke=8, cpu=16)
+exactly = {"precision": "no", "progress": "off"}
+undisturbed = pretrain("lesson-07-whole", n, **exactly).metrics()
 
-pretrain("lesson-07-stopped", n, stop_after=n // 2, progress="off")
-resumed = pretrain("lesson-07-stopped", n, resume="must", progress="off").metrics()
+pretrain("lesson-07-stopped", n, stop_after=n // 2, **exactly)
+resumed = pretrain("lesson-07-stopped", n, resume="must", **exactly).metrics()
 
 differences = [abs(a["loss"] - b["loss"]) for a, b in zip(undisturbed, resumed, strict=True)]
 print(f"{n} losses, {sum(d > 0 for d in differences)} of them differ.")
@@ -311,9 +316,8 @@ text_pictures.loss_traces(
 # A batch that does not fit into the memory is taken in parts, whose gradients add up (lesson 03). With rows of text there is a trap: in fine-tuning, parts have different numbers of tokens that count. So the trainer adds up **sums**, and divides once by the count of the whole batch.
 
 # %%
-whole = pretrain("lesson-07-a1", n, progress="off").metrics()
-in_parts = pretrain("lesson-07-a4", n, accumulation=4, progress="off").metrics()
-largest = max(abs(a["loss"] - b["loss"]) for a, b in zip(whole, in_parts, strict=True))
+in_parts = pretrain("lesson-07-a4", n, accumulation=4, **exactly).metrics()
+largest = max(abs(a["loss"] - b["loss"]) for a, b in zip(undisturbed, in_parts, strict=True))
 print(f"In one part or in four: the losses differ by {largest:.1e} at most (rounding).")
 
 # %% [markdown] lang="en"
@@ -322,8 +326,8 @@ print(f"In one part or in four: the losses differ by {largest:.1e} at most (roun
 # Same model, same data, same number of tokens. What is the best way to spend them? Change the lists. Which learning rate is best, and how much worse is half of it, or twice? Is AdamW alone as good as Muon? A longer context costs more for each token; is it worth it?
 
 # %%
-lrs = budget(smoke=(0.01, 0.02), cpu=(0.005, 0.01, 0.02, 0.04))
-play_steps = budget(smoke=4, cpu=60, gpu=600)
+lrs = budget(smoke=(0.01, 0.02), cpu=(0.005, 0.02, 0.08))
+play_steps = budget(smoke=4, cpu=40, gpu=600)
 
 runs = {}
 for lr_muon in lrs:

@@ -75,7 +75,7 @@ def pretrain_now():
     config = LanguageConfig(
         recipe="lesson-09-base",
         context=context,
-        steps=budget(smoke=10, cpu=250, gpu=2000),
+        steps=budget(smoke=10, cpu=150, gpu=2000),
         batch_size=task.batch_size,
         evaluations=2,
         checkpoints=1,
@@ -252,9 +252,9 @@ task = ChatTask(
 config = LanguageConfig(
     recipe="lesson-09",
     context=context,
-    steps=budget(smoke=12, cpu=500, gpu=2000),
+    steps=budget(smoke=12, cpu=450, gpu=2000),
     batch_size=task.batch_size,
-    evaluations=budget(smoke=2, cpu=10),
+    evaluations=budget(smoke=2, cpu=9),
     checkpoints=1,
     weight_decay=0.0,
 )
@@ -319,7 +319,7 @@ variants = {
     "from random weights": {"pretrained": False},
     "learning the questions too": {"mask": False},
 }
-play_steps = budget(smoke=4, cpu=120, gpu=500)
+play_steps = budget(smoke=4, cpu=40, gpu=500)
 
 for variant, choice in variants.items():
     learner = gpt.GPT(base.config)
