@@ -263,9 +263,9 @@ model = gpt.GPT(base.config)
 model.load_state_dict(base.state_dict())
 identity = {"base": "lesson-07", "data": data, "sums": n_sums}
 summary = language_trainer(model, task, tokenizer, config, identity=identity).train()
-model.eval()
 
 # %%
+model.eval()
 rows = Run(summary.folder).metrics()
 text_pictures.chat_curves(rows)
 
