@@ -23,8 +23,10 @@ def test_counting_leaves_the_random_numbers_alone() -> None:
         def loss(self, model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
             return super().loss(model, (batch[0] + torch.randn(batch[0].shape), batch[1]))
 
+    model, task = toy_model(), Noisy()  # both seed the generator: it is read after them
+    batch = task.batch(0, 0, 1)
     state = torch.get_rng_state()
-    throughput.training_flops_per_item(toy_model(), Noisy(), Noisy().batch(0, 0, 1))
+    throughput.training_flops_per_item(model, task, batch)
     assert torch.equal(torch.get_rng_state(), state)
 
 
