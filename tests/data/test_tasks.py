@@ -1,5 +1,6 @@
 """Generated tasks: right answers, and no task on both sides."""
 
+import json
 import re
 
 import pytest
@@ -9,6 +10,7 @@ from course_utils.data.tasks import (
     additions,
     exact_match,
     reasoning_tasks,
+    reminders,
 )
 from course_utils.errors import CourseError
 
@@ -36,6 +38,38 @@ def test_no_sum_is_on_both_sides_whatever_the_seeds_and_the_order_of_its_numbers
     every = additions(5050, "held_out", seed=0)
     assert 0.15 * 5050 < len(every) < 0.25 * 5050
     assert 3000 < len(trained) <= 5050 - len(every)
+
+
+def clock(question: str) -> tuple[int, int]:
+    """The time that a request names, read by other means than it was written."""
+    found = re.search(r"at (\d+):(\d\d) (am|pm)", question)
+    if found:
+        hour, minute = int(found[1]) % 12 + 12 * (found[3] == "pm"), int(found[2])
+        return hour, minute
+    found = re.search(r"[Aa]t (a quarter past |half past )?(\d+) (at|in the) (\w+)", question)
+    minute = {None: 0, "a quarter past ": 15, "half past ": 30}[found[1]]
+    return int(found[2]) % 12 + 12 * (found[4] in ("afternoon", "evening")), minute
+
+
+def test_reminders_are_right_and_no_request_of_the_same_hour_is_on_both_sides() -> None:
+    train = reminders(3000, "train", seed=0)
+    held_out = reminders(400, "held_out", seed=1)
+    times = set()
+    for task in train + held_out:
+        answer = json.loads(task.answer)
+        hour, minute = clock(task.question.replace("At ", "at "))
+        assert answer["at"] == f"{hour:02}:{minute:02}", task.question
+        assert answer["do"] in task.question
+        times.add(hour)
+    assert times == set(range(24))
+
+    def content(task: VerifiableTask) -> tuple[str, str]:
+        answer = json.loads(task.answer)
+        return answer["do"], answer["at"][:2]
+
+    assert not set(map(content, train)) & set(map(content, held_out))
+    assert len({task.question for task in held_out}) == 400
+    assert reminders(20, "train", seed=3) == reminders(20, "train", seed=3)
 
 
 def test_they_are_the_same_every_time() -> None:

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
+from transformers import AutoConfig
 
 from course_utils.errors import CourseError
 from course_utils.models.gpt import (
@@ -46,13 +47,16 @@ def random_model(config: GPTConfig, seed: int = 0) -> GPT:
 # --- transformers -----------------------------------------------------------------------------
 
 shapes = st.builds(
-    lambda kv, group, half, layers, d_model, d_ff, tied, yarn: GPTConfig(
+    lambda kv, group, half, layers, d_model, d_ff, tied, yarn, kind: GPTConfig(
         vocab=61, d_model=d_model, n_layers=layers, n_heads=kv * group, n_kv_heads=kv,
         head_dim=2 * half, d_ff=d_ff, context=32, rope_theta=1e4, tied=tied, yarn=yarn,
+        qk_norm=kind == "qwen3" or (kind == "llama" and d_model % (kv * group) > 0),
+        qkv_bias=kind == "qwen2",
     ),
     st.integers(1, 3), st.integers(1, 3), st.integers(1, 8), st.integers(1, 3),
     st.sampled_from([8, 20, 32]), st.sampled_from([12, 40]), st.booleans(),
     st.sampled_from([None, YaRN(4.0, 8), YaRN(1.0, 16), YaRN(2.5, 16, fast=8.0, slow=0.5)]),
+    st.sampled_from(["qwen3", "llama", "qwen2"]),
 )  # fmt: skip
 
 
@@ -66,8 +70,10 @@ def test_logits_equal_transformers_and_the_weights_come_back_bit_equal(config, s
         ours, expected = model(tokens), theirs(tokens).logits
     error = (ours - expected).abs().max() / expected.abs().max()
     assert error <= 1e-5, f"relative error {error:.1e}"
+    assert sum(parameter.numel() for parameter in model.parameters()) == config.n_parameters()
     back = from_hf(theirs)
     assert back.config == config
+    assert (back.output.weight is back.embedding.weight) == config.tied
     for name, weight in model.state_dict().items():
         assert torch.equal(back.state_dict()[name], weight), name
 
@@ -103,6 +109,11 @@ def test_another_architecture_is_refused_by_name():
     theirs.attention_bias = True
     with pytest.raises(CourseError, match="attention_bias"):
         our_config(theirs)
+    for name in ("gpt2", "mistral", "bert"):
+        with pytest.raises(CourseError, match=f"model_type .'{name}'. is not one of"):
+            our_config(AutoConfig.for_model(name))
+    with pytest.raises(CourseError, match="QK-norm and biases"):
+        hf_config(replace(SMALL, qkv_bias=True))
 
 
 # --- sizes ------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """What is saved is loaded as it was; what is damaged, foreign or hostile is not loaded at all."""
 
+import copy
 import json
 import pickle
 import random
@@ -147,6 +148,26 @@ def test_memory_layout_does_not_matter(tmp_path: Path) -> None:
     load_weights(other, tmp_path / "w.safetensors")
     assert torch.equal(other.weight, model.weight)
     assert other.weight.stride() == model.weight.stride()
+
+
+def test_what_is_frozen_is_left_out_and_stays_as_it_is(tmp_path: Path) -> None:
+    model, path = Tied(), tmp_path / "w.safetensors"
+    model.add = nn.Linear(4, 4)
+    model.embedding.requires_grad_(False)
+    model.quantized = nn.Module()
+    model.quantized.frozen_state = True
+    model.quantized.register_buffer("codes", torch.arange(9))
+    save_weights(model, path)
+    assert set(load_file(path)) == {"add.weight", "add.bias", "count"}
+    other = copy.deepcopy(model)
+    for tensor in other.state_dict().values():
+        tensor.zero_()
+    load_weights(other, path)
+    assert torch.equal(other.add.weight, model.add.weight) and other.count == 7
+    assert not other.embedding.weight.any() and not other.quantized.codes.any()
+    other.embedding.requires_grad_(True)  # then its weights are part of the run
+    with pytest.raises(CourseError, match=r"no weights for embedding\.weight"):
+        load_weights(other, path)
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,12 @@ def _learner_commands(command) -> None:  # type: ignore[no-untyped-def]
 
     export = command("export", "runs:export", "write a trained language model for other programs")
     export.add_argument("run", metavar="RUN")
-    export.add_argument("--to", choices=("hf",), default="hf", help="hf: transformers, the default")
+    export.add_argument(
+        "--to",
+        choices=("hf", "peft"),
+        default="hf",
+        help="hf: transformers, the default; peft: a LoRA run's adapter alone",
+    )
     export.add_argument("folder", metavar="DIR", help="a new folder")
 
     runs = command("runs", "runs:runs", "list training runs, or plot some of them")

@@ -30,9 +30,17 @@ def runs(arguments: argparse.Namespace) -> int:
 
 
 def export(arguments: argparse.Namespace) -> int:
-    """Write a run's model, tokenizer and chat template as transformers reads them."""
-    from course_utils.training.language_run import export_to_hf
+    """Write a run's model, tokenizer and chat template as transformers reads them, or an adapter."""
+    from course_utils.training.language_run import export_adapter, export_to_hf
 
+    if arguments.to == "peft":
+        folder = export_adapter(arguments.run, Path(arguments.folder))
+        console().print(
+            f"The adapter of {arguments.run} is in {folder}. In Python:\n"
+            f'    peft.PeftModel.from_pretrained(its_base_model, "{folder}")',
+            highlight=False,
+        )
+        return 0
     folder = export_to_hf(arguments.run, Path(arguments.folder))
     console().print(
         f"{arguments.run} is in {folder}. In Python:\n"

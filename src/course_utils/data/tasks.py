@@ -9,6 +9,7 @@ additions 3 + 4 and 4 + 3 are the same task), and no seed can put it on both sid
 """
 
 import hashlib
+import json
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -89,6 +90,61 @@ def additions(n: int, side: Side, seed: int, largest: int = 99) -> list[Verifiab
     return found
 
 
+def reminders(n: int, side: Side, seed: int) -> list[VerifiableTask]:
+    """Requests to be reminded, to be turned into JSON for another program; the clock has 24 hours.
+
+        Remind me to water the plants at half past 7 in the evening.
+        {"do": "water the plants", "at": "19:30"}
+
+    What is to be done and the hour together decide the side, so that a held-out request is none
+    that was learned with another phrasing or other minutes. All are different from each other.
+    """
+    rng = random.Random(seed)
+    found: dict[str, VerifiableTask] = {}
+    while len(found) < n:
+        thing = f"{rng.choice(_VERBS)} {rng.choice(_OBJECTS)}"
+        hour, minute = rng.randrange(24), rng.choice((0, 15, 30, 45, rng.randrange(60)))
+        question = _request(rng, thing, hour, minute)
+        answer = json.dumps({"do": thing, "at": f"{hour:02}:{minute:02}"})
+        task = VerifiableTask(question, answer, f"reminder {thing} {hour}")
+        if task.side == side:
+            found[question] = task
+    return list(found.values())
+
+
+_VERBS = (
+    "call", "visit", "write to", "pay", "thank", "meet", "invite", "remember", "photograph",
+    "ask about", "look after", "wait for",
+)  # fmt: skip
+_OBJECTS = (
+    "my sister", "the dentist", "Mrs Okafor", "the landlord", "Uncle Ben", "the plumber", "Aisha",
+    "our neighbours", "the bank", "the vet", "Professor Li", "the baker", "my old teacher",
+    "the insurance", "Tomás", "the choir", "the night nurse", "Grandma", "the new tenants",
+    "the museum",
+)  # fmt: skip
+_FRAMES = (
+    "Remind me to {thing} {time}.",
+    "{time}, I have to {thing}.",
+    "I must not forget to {thing} {time}.",
+    "Please set a reminder {time}: {thing}.",
+)
+
+
+def _request(rng: random.Random, thing: str, hour: int, minute: int) -> str:
+    time = _spoken(rng, hour, minute)
+    text = rng.choice(_FRAMES).format(thing=thing, time=time)
+    return f'Answer with JSON, "do" and "at" in 24 hours: {text[0].upper()}{text[1:]}'
+
+
+def _spoken(rng: random.Random, hour: int, minute: int) -> str:
+    twelve = (hour - 1) % 12 + 1
+    part = ("at night", "in the morning", "in the afternoon", "in the evening")[hour // 6]
+    exact = f"at {twelve}:{minute:02} {'am' if hour < 12 else 'pm'}"
+    words = {0: f"at {twelve} {part}", 15: f"at a quarter past {twelve} {part}",
+             30: f"at half past {twelve} {part}"}  # fmt: skip
+    return rng.choice((exact, words.get(minute, exact)))
+
+
 def _held_out_sums(largest: int) -> int:
     keys = (
         VerifiableTask("", "", f"addition {a} {b}")
@@ -127,6 +183,31 @@ def reasoning_tasks(
     return _first(n, side, tasks, name)
 
 
+def tasks_named(name: str, n: int, side: Side, seed: int) -> list[VerifiableTask]:
+    """Tasks by a name with settings in it, as a lab's command line gives them.
+
+        additions                                       additions?largest=20
+        chain_sum?max_terms=3&max_digits=1              any of reasoning-gym's, with its settings
+
+    Raises:
+        CourseError: for an unknown task or setting, or a value that is no number.
+    """
+    kind, _, written = name.partition("?")
+    settings: dict[str, Any] = {}
+    for setting in filter(None, written.split("&")):
+        key, _, value = setting.partition("=")
+        try:
+            settings[key] = json.loads(value)  # numbers, true, false
+        except ValueError:
+            raise CourseError(f"{name}: after {key}= comes a number, not {value!r}.") from None
+    if kind != "additions":
+        return reasoning_tasks(kind, n, side, seed, **settings)
+    try:
+        return additions(n, side, seed, **settings)
+    except TypeError:
+        raise CourseError(f"{name}: additions have one setting, largest.") from None
+
+
 def _from_gym(name: str, item: dict[str, Any], made: Any) -> VerifiableTask:
     def mark(answer: str) -> float:
         return made.score_answer(answer, item)
@@ -142,6 +223,13 @@ def _first(n: int, side: Side, tasks: Iterator[VerifiableTask], name: str) -> li
             if len(found) == n:
                 return found
     raise CourseError(f"{name} gave only {len(found)} different tasks instead of {n}.")
+
+
+# What labs teach, by name.
+TASKS: dict[str, Callable[[int, Side, int], list[VerifiableTask]]] = {
+    "additions": additions,
+    "reminders": reminders,
+}
 
 
 def exact_match(tasks: Sequence[VerifiableTask], answers: Sequence[str]) -> float:

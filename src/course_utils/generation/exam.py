@@ -19,12 +19,17 @@ class Exam:
     Args:
         tasks: Such as nobody trained on: `data.tasks` with side "held_out".
         max_new_tokens: An answer that has not ended by then is wrong.
+        name: What the share of right answers is called in a run's metrics.
     """
 
     def __init__(
-        self, tokenizer: FastBPE, tasks: Sequence[VerifiableTask], max_new_tokens: int = 16
+        self,
+        tokenizer: FastBPE,
+        tasks: Sequence[VerifiableTask],
+        max_new_tokens: int = 16,
+        name: str = "val_exact_match",
     ) -> None:
-        self.tasks = list(tasks)
+        self.tasks, self.name = list(tasks), name
         self._tokenizer, self._max_new_tokens = tokenizer, max_new_tokens
 
     def answers(self, model: GPT) -> list[str]:
@@ -47,4 +52,4 @@ class Exam:
     def measure(self, model: nn.Module) -> dict[str, float]:
         """The share of right answers, for a run's metrics."""
         assert isinstance(model, GPT)
-        return {"val_exact_match": exact_match(self.tasks, self.answers(model))}
+        return {self.name: exact_match(self.tasks, self.answers(model))}

@@ -8,6 +8,7 @@ together, and angles are looked up:
     gate, up            two products                              ─►  one
 """
 
+from copy import deepcopy
 from typing import cast
 
 import torch
@@ -15,8 +16,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from course_utils.models.gpt import GPT, Block, KVCache, rotation_tables
+from course_utils.models.gpt import GPT, Block, KVCache, RMSNorm, rotation_tables
 from course_utils.models.gpt.model import visibility
+from course_utils.models.gpt.moe import MoE
 
 
 class FusedBlock:
@@ -27,15 +29,25 @@ class FusedBlock:
         joined = (attention.query.weight, attention.key.weight, attention.value.weight)
         self.query_key_value = torch.cat(joined).to(dtype)
         self.output = attention.output.weight.to(dtype).T
-        self.gate_up = torch.cat((mlp.gate.weight, mlp.up.weight)).to(dtype)
-        self.down = mlp.down.weight.to(dtype).T
+        self.experts = None
+        if isinstance(mlp, MoE):
+            self.experts = deepcopy(mlp).to(dtype).requires_grad_(False)
+        else:
+            self.gate_up = torch.cat((mlp.gate.weight, mlp.up.weight)).to(dtype)
+            self.down = mlp.down.weight.to(dtype).T
         self.attention_norm = block.attention_norm.weight.to(dtype)
         self.mlp_norm = block.mlp_norm.weight.to(dtype)
         # A row for each head: those of the queries, then those of the keys.
-        query_norm, key_norm = attention.query_norm.weight, attention.key_norm.weight
-        heads = [len(part) // len(query_norm) for part in joined[:2]]
-        rows = (query_norm.expand(heads[0], -1), key_norm.expand(heads[1], -1))
-        self.query_key_norm = torch.cat(rows)[:, None].to(dtype)
+        self.bias = None
+        if attention.query.bias is not None:
+            biases = (attention.query.bias, attention.key.bias, attention.value.bias)
+            self.bias = torch.cat(biases).to(dtype)
+        self.query_key_norm = None
+        if isinstance(attention.query_norm, RMSNorm):
+            query_norm, key_norm = attention.query_norm.weight, attention.key_norm.weight
+            heads = [len(part) // len(query_norm) for part in joined[:2]]
+            rows = (query_norm.expand(heads[0], -1), key_norm.expand(heads[1], -1))
+            self.query_key_norm = torch.cat(rows)[:, None].to(dtype)
 
 
 class FusedGPT(nn.Module):
@@ -93,13 +105,19 @@ class FusedGPT(nn.Module):
         visible = visibility(start, seq, tokens.device, first=first)
         x = self.embedding(tokens).flatten(0, 1)
         for layer, block in enumerate(self.blocks):
-            heads = F.linear(self._normalised(x, block.attention_norm), block.query_key_value)
+            heads = F.linear(
+                self._normalised(x, block.attention_norm), block.query_key_value, block.bias
+            )
             gathered = self._attend(
                 heads.view(batch, seq, -1, self.config.head_dim).transpose(1, 2),
                 block, cos, sin, visible, cache, layer,
             )  # fmt: skip
             x = torch.addmm(x, gathered, block.output)
-            gate, up = F.linear(self._normalised(x, block.mlp_norm), block.gate_up).chunk(2, dim=-1)
+            normalised = self._normalised(x, block.mlp_norm)
+            if block.experts is not None:
+                x = x + block.experts(normalised[None])[0]
+                continue
+            gate, up = F.linear(normalised, block.gate_up).chunk(2, dim=-1)
             x = torch.addmm(x, F.silu(gate) * up, block.down)
         if cache is not None:
             cache.advance(seq)
@@ -122,7 +140,8 @@ class FusedGPT(nn.Module):
         config, (batch, _, seq, head_dim) = self.config, heads.shape
         turning = config.n_heads + config.n_kv_heads
         x, value = heads[:, :turning], heads[:, turning:]
-        x = F.rms_norm(x, (head_dim,), None, config.norm_eps) * block.query_key_norm
+        if block.query_key_norm is not None:
+            x = F.rms_norm(x, (head_dim,), None, config.norm_eps) * block.query_key_norm
         # Rolling by half a head puts each feature's partner into its place.
         x = torch.addcmul(x * cos, x.roll(head_dim // 2, dims=-1), sin)
         query, key = x[:, : config.n_heads], x[:, config.n_heads :]

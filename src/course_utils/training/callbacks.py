@@ -17,6 +17,9 @@ class Callback:
     with it would differ from the run without it.
     """
 
+    def on_start(self, trainer: "Trainer", step: int) -> None:
+        """Before the first step, and before the first one after a restart, when `step` are done."""
+
     def on_step(self, trainer: "Trainer", step: int) -> None:
         """After the optimiser's update; the gradients it used are still in `parameter.grad`."""
 

@@ -168,34 +168,45 @@ def load_run(model: nn.Module, run: Path) -> int:
 def save_weights(model: nn.Module, path: Path) -> None:
     """Write a model's weights and buffers; a tensor with two names (tied weights) is written once.
 
-    The second name goes into the file's metadata, as safetensors holds no shared memory.
+    The second name goes into the file's metadata, as safetensors holds no shared memory. Where some
+    weights are trained and others frozen (LoRA), the frozen ones are left out: they are those of
+    the model that the run began with.
     """
     tensors: dict[str, Tensor] = {}
     aliases: dict[str, str] = {}
     name_of: dict[tuple, str] = {}
+    frozen = frozen_names(model)
     for name, tensor in model.state_dict().items():
+        if name in frozen:
+            continue
         memory = (tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride())
         if tensor.numel() and memory in name_of:
             aliases[name] = name_of[memory]
         else:
             name_of[memory] = name
             tensors[name] = tensor.contiguous()
-    save_file(tensors, path, metadata={"format": "pt", "aliases": json.dumps(aliases)})
+    metadata = {"format": "pt", "aliases": json.dumps(aliases), "partial": str(bool(frozen))}
+    save_file(tensors, path, metadata=metadata)
     path.chmod(path.parent.stat().st_mode & 0o666)  # safetensors lets only the owner read it
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
     """Load what `save_weights` wrote; names and shapes must match one to one.
 
+    The names are those of all weights, or, where some are frozen, of the others.
+
     Raises:
         CourseError: naming the first weight that is missing, unexpected or of another shape.
             The model is then unchanged.
     """
     with safe_open(path, "pt") as file:
-        aliases = json.loads((file.metadata() or {}).get("aliases", "{}"))
+        metadata = file.metadata() or {}
     saved = load_file(path)
+    aliases = json.loads(metadata.get("aliases", "{}"))
     saved |= {alias: saved[name] for alias, name in aliases.items()}
-    own = model.state_dict()
+    own, frozen = model.state_dict(), frozen_names(model)
+    if metadata.get("partial") == "True":
+        own = {name: tensor for name, tensor in own.items() if name not in frozen}
     for name in [*own, *(name for name in saved if name not in own)]:
         if name not in saved:
             raise CourseError(f"{path} has no weights for {name}: it is of another model.")
@@ -206,7 +217,22 @@ def load_weights(model: nn.Module, path: Path) -> None:
                 f"{path} holds {name} with shape {list(saved[name].shape)}; "
                 f"this model's is {list(own[name].shape)}."
             )
-    model.load_state_dict(saved, strict=True)
+    model.load_state_dict(saved, strict=len(own) == len(model.state_dict()))
+
+
+def frozen_names(model: nn.Module) -> set[str]:
+    """What training does not change, if it changes anything: frozen parameters, quantized weights.
+
+    Buffers change in training (running means), except in modules that say `frozen_state = True`.
+    """
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        return set()
+    named = model.named_parameters(remove_duplicate=False)
+    frozen = {name for name, parameter in named if not parameter.requires_grad}
+    for prefix, module in model.named_modules():
+        if getattr(module, "frozen_state", False):
+            frozen |= {f"{prefix}.{name}" for name in module.state_dict()}
+    return frozen
 
 
 def _plain(value: Any, name: str) -> Any:

@@ -10,7 +10,7 @@ Several sets are named with commas, and `identity*20` takes a set twenty times.
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,7 +26,7 @@ from course_utils.data.chat import (
 from course_utils.data.corpus import Corpus, Encoded, build_corpus, is_held_out, sections
 from course_utils.data.records import Account
 from course_utils.data.store import only_one
-from course_utils.data.tasks import additions
+from course_utils.data.tasks import VerifiableTask, additions
 from course_utils.data.text import stream_documents
 from course_utils.errors import CourseError
 from course_utils.paths import data_dir
@@ -106,6 +106,7 @@ def chat_corpus(
     *,
     context: int,
     sums: int = 0,
+    tasks: Sequence[VerifiableTask] = (),
     turns: int = 1,
     fill: Mapping[str, str] | None = None,
     held_out: float = 0.05,
@@ -118,6 +119,7 @@ def chat_corpus(
         data: Names, paths or `hf:owner/name`, with commas between; empty for sums alone.
         context: Longer conversations are cut off there.
         sums: How many additions to mix in, from the training side (see `data.tasks`).
+        tasks: Other tasks to mix in.
         turns: Join up to so many single exchanges into a conversation.
         fill: For `{{name}}` and `{{author}}` in the identity set.
         max_chats: At most so many of each set.
@@ -130,12 +132,12 @@ def chat_corpus(
     def read(name: str) -> Iterator[Messages]:
         return islice(stream_chats(name, account, fill), max_chats)
 
-    tasks = (task.messages for task in additions(sums, "train", seed=0))
+    given = [task.messages for task in (*additions(sums, "train", seed=0), *tasks)]
     chats = in_conversations(
-        chain(tasks, _each(data, read)), turns, lambda chat: is_held_out(chat[:2], held_out)
+        chain(given, _each(data, read)), turns, lambda chat: is_held_out(chat[:2], held_out)
     )
     key = [_identity(data), tokenizer.fingerprint, held_out, max_chats, context, sums, turns]
-    key.append(dict(fill or {}))
+    key += [dict(fill or {}), _digest([task.messages for task in tasks])]
     corpus = build_corpus(
         _folder(f"chat-{data}", key),
         chats,
@@ -179,8 +181,11 @@ def _identity(data: str) -> list[Any]:
 
 
 def _folder(data: str, key: list[Any]) -> Path:
-    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:10]
-    return data_dir() / "corpora" / f"{_slug(data)}-{digest}"
+    return data_dir() / "corpora" / f"{_slug(data)}-{_digest(key)}"
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:10]
 
 
 def _slug(data: str) -> str:

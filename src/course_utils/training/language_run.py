@@ -17,6 +17,8 @@ from typing import Any
 
 from course_utils.errors import CourseError, did_you_mean
 from course_utils.models.gpt import GPT, GPTConfig, YaRN
+from course_utils.models.lora import LoRAConfig, inject, merge_and_unload
+from course_utils.models.pretrained import is_pretrained, load_pretrained, read_model
 from course_utils.paths import runs_dir
 from course_utils.tokenizer.fast import FastBPE
 from course_utils.training.checkpoint import load_run
@@ -37,7 +39,13 @@ def config_of(shape: Mapping[str, Any]) -> GPTConfig:
 
 
 def load_language_model(run: str | Path) -> tuple[GPT, FastBPE]:
-    """The model and tokenizer of a run, by its name or folder, or of an exported model's folder.
+    """The model and tokenizer of a run, by its name or folder, or of a pretrained model.
+
+    A LoRA run's adapter is merged into its base.
+
+    Args:
+        run: A run's name or folder, an exported model's folder, or a name that `load_pretrained`
+            knows.
 
     Returns:
         The model in evaluation mode, on the CPU.
@@ -45,17 +53,41 @@ def load_language_model(run: str | Path) -> tuple[GPT, FastBPE]:
     Raises:
         CourseError: when there is no such run, it is no language model's, or it is damaged.
     """
+    if is_pretrained(str(run)):
+        return load_pretrained(run)
     folder = run_folder(run)
     tokenizer = FastBPE.load(folder / TOKENIZER)
     if (folder / "config.json").is_file():
-        return _from_export(folder), tokenizer
+        return read_model(folder), tokenizer
     try:
-        shape = tomllib.loads((folder / "config.toml").read_text("utf-8"))["recipe"]["model"]
-        model = GPT(config_of(shape))
+        recipe = tomllib.loads((folder / "config.toml").read_text("utf-8"))["recipe"]
+        config = config_of(recipe["model"])
+        lora = LoRAConfig(**recipe["lora"]) if "lora" in recipe else None
     except (OSError, tomllib.TOMLDecodeError, KeyError, TypeError) as error:
         raise CourseError(f"{folder} is not the run of a language model ({error}).") from None
+    if lora is not None:
+        model = load_adapted(folder, recipe, lora)
+        return merge_and_unload(model).eval(), tokenizer
+    model = GPT(config)
     load_run(model, folder)
     return model.eval(), tokenizer
+
+
+def load_adapted(folder: Path, recipe: Mapping[str, Any], config: LoRAConfig) -> GPT:
+    """The base of a LoRA run with the adapter that the run has learned.
+
+    What a quantized base was rounded to is what the adapter was learned for, so the weights come
+    back as those numbers, in full precision: they can be merged.
+    """
+    model, _ = load_language_model(recipe["base"])
+    if "quantize" in recipe:
+        from course_utils.models.quant import dequantize_linears, quantize_linears
+
+        quantize_linears(model, recipe["quantize"])
+        dequantize_linears(model)
+    inject(model, config)
+    load_run(model, folder)
+    return model
 
 
 def run_folder(run: str | Path) -> Path:
@@ -74,20 +106,44 @@ def run_folder(run: str | Path) -> Path:
     )
 
 
+def full_name(run: str) -> str:
+    """A model's name or folder such that another working directory does not change its meaning."""
+    if is_pretrained(run) or (runs_dir() / run).is_dir():
+        return run
+    return str(run_folder(run).resolve())
+
+
 def is_chat_model(run: str | Path) -> bool:
     """Whether a run fine-tuned a model for conversations; an exported model is taken for one."""
+    if is_pretrained(str(run)):
+        return True
     folder = run_folder(run)
     if (folder / "config.json").is_file():
         return True
     return "base" in tomllib.loads((folder / "config.toml").read_text("utf-8"))["recipe"]
 
 
-def _from_export(folder: Path) -> GPT:
-    from transformers import AutoModelForCausalLM
+def export_adapter(run: str | Path, target: Path) -> Path:
+    """Write what a LoRA run has learned, and nothing of its base, in PEFT's format.
 
-    from course_utils.models.hf import from_hf
+    Raises:
+        CourseError: when there is no such run, it is none of LoRA, or `target` is not an empty
+            folder.
+    """
+    from course_utils.models.adapters import save_adapter
 
-    return from_hf(AutoModelForCausalLM.from_pretrained(folder, local_files_only=True))
+    _refuse_used(target)
+    folder = run_folder(run)
+    recipe = tomllib.loads((folder / "config.toml").read_text("utf-8"))["recipe"]
+    if "lora" not in recipe:
+        raise CourseError(f"{folder.name} has no adapter: it trained all of its model.")
+    model = load_adapted(folder, recipe, LoRAConfig(**recipe["lora"]))
+    return save_adapter(model, target, recipe["base"])
+
+
+def _refuse_used(target: Path) -> None:
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise CourseError(f"{target} is not an empty folder: name a new one.")
 
 
 def export_to_hf(run: str | Path, target: Path) -> Path:
@@ -101,8 +157,7 @@ def export_to_hf(run: str | Path, target: Path) -> Path:
     from course_utils.data.chat import END, END_OF_TEXT, TEMPLATE
     from course_utils.models.hf import to_hf
 
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise CourseError(f"{target} is not an empty folder: name a new one.")
+    _refuse_used(target)
     model, tokenizer = load_language_model(run)
     theirs = to_hf(model)
     special = tokenizer.special

@@ -76,9 +76,12 @@ def training_flops_per_item(model: nn.Module, task: Task, batch: Any) -> float:
     """FLOPs of forward and backward for one item, counted on one micro-batch.
 
     The backward pass of a matrix product is two products of the same size (one for the gradient of
-    each factor), so training costs three times the forward pass. The count runs the model in
-    evaluation mode and puts the random state back: it leaves no trace in the run.
+    each factor), so training costs three times the forward pass, and as much less as weights are
+    frozen (LoRA). The count runs the model in evaluation mode and puts the
+    random state back: it leaves no trace in the run.
     """
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+    trained = sum(n for n, trains in sizes if trains) / max(1, sum(n for n, _ in sizes))
     was_training = model.training
     model.eval()
     try:
@@ -86,7 +89,7 @@ def training_flops_per_item(model: nn.Module, task: Task, batch: Any) -> float:
             task.loss(model, batch)
     finally:
         model.train(was_training)
-    return 3 * counter.get_total_flops() / max(1, task.count(batch))
+    return (2 + trained) * counter.get_total_flops() / max(1, task.count(batch))
 
 
 class Stopwatch:

@@ -2,7 +2,7 @@
 
 tokens ─► embedding ─► ┌ Block × n_layers ───────────────────────────┐ ─► RMSNorm ─► logits
                        │ x ─ RMSNorm ─ GroupedQueryAttention ─(+)─►   │
-                       │ x ─ RMSNorm ─ SwiGLU ────────────────(+)─►   │
+                       │ x ─ RMSNorm ─ SwiGLU (or MoE) ───────(+)─►   │
                        └──────────────────────────────────────────────┘
 """
 
@@ -12,6 +12,7 @@ from course_utils.models.gpt.config import PRESETS, GPTConfig, YaRN
 from course_utils.models.gpt.loss import IGNORED, next_token_loss
 from course_utils.models.gpt.mlp import SwiGLU
 from course_utils.models.gpt.model import GPT, Block
+from course_utils.models.gpt.moe import MoE
 from course_utils.models.gpt.norm import RMSNorm
 from course_utils.models.gpt.rope import rope_frequencies, rotate, rotation_tables
 
@@ -23,6 +24,7 @@ __all__ = [
     "GPTConfig",
     "GroupedQueryAttention",
     "KVCache",
+    "MoE",
     "RMSNorm",
     "SwiGLU",
     "YaRN",

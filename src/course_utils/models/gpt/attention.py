@@ -71,12 +71,11 @@ class GroupedQueryAttention(nn.Module):
         self.head_dim = config.head_dim
         self.shared = config.group > 1
         queries, shared = config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
-        self.query = nn.Linear(config.d_model, queries, bias=False)
-        self.key = nn.Linear(config.d_model, shared, bias=False)
-        self.value = nn.Linear(config.d_model, shared, bias=False)
+        self.query = nn.Linear(config.d_model, queries, bias=config.qkv_bias)
+        self.key = nn.Linear(config.d_model, shared, bias=config.qkv_bias)
+        self.value = nn.Linear(config.d_model, shared, bias=config.qkv_bias)
         self.output = nn.Linear(queries, config.d_model, bias=False)
-        self.query_norm = RMSNorm(config.head_dim, config.norm_eps)
-        self.key_norm = RMSNorm(config.head_dim, config.norm_eps)
+        self.query_norm, self.key_norm = self._norm(config), self._norm(config)
 
     def forward(
         self,
@@ -118,6 +117,11 @@ class GroupedQueryAttention(nn.Module):
             enable_gqa=self.shared,
         )
         return self.output(gathered.transpose(1, 2).flatten(2))
+
+    @staticmethod
+    def _norm(config: GPTConfig) -> nn.Module:
+        # Llama's shape has none; as a module, what is read aloud stays the same.
+        return RMSNorm(config.head_dim, config.norm_eps) if config.qk_norm else nn.Identity()
 
     def _heads(
         self, x: Float[Tensor, "batch seq features"]

@@ -32,13 +32,19 @@ class GPTConfig:
         n_layers: blocks.
         n_heads, n_kv_heads: query heads, and the key/value heads they share.
         head_dim: width of one head.
-        d_ff: hidden width of the feed-forward network.
+        d_ff: hidden width of the feed-forward network, or of each expert.
         context: longest sequence.
         rope_theta: base of the rotary wavelengths.
         yarn: context extension, or None.
         norm_eps: added to the mean square under RMSNorm's root.
         tied: whether the output layer uses the embedding's weights.
         dropout: share of residual updates set to zero in training.
+        qk_norm: whether queries and keys are normalised, as in Qwen3; Llama does not.
+        qkv_bias: whether queries, keys and values have a bias, as in Qwen2.
+        n_experts: feed-forward networks in each block, of which a router chooses (see `moe`); with
+            0 there is one, and no router.
+        top_k: experts that each token uses.
+        balance: how much uneven experts add to the loss in training.
 
     Raises:
         CourseError: when the numbers contradict each other.
@@ -57,6 +63,11 @@ class GPTConfig:
     norm_eps: float = 1e-6
     tied: bool = True
     dropout: float = 0.0
+    qk_norm: bool = True
+    qkv_bias: bool = False
+    n_experts: int = 0
+    top_k: int = 1
+    balance: float = 0.01
 
     def __post_init__(self) -> None:
         sizes = ("vocab", "d_model", "n_layers", "n_heads", "n_kv_heads", "d_ff", "context")
@@ -72,6 +83,10 @@ class GPTConfig:
             raise CourseError(
                 f"GPTConfig: head_dim is {self.head_dim}; RoPE turns pairs, so it must be even."
             )
+        if self.n_experts and not 1 <= self.top_k <= self.n_experts:
+            raise CourseError(
+                f"GPTConfig: a token cannot use {self.top_k} of {self.n_experts} experts."
+            )
 
     @property
     def group(self) -> int:
@@ -80,11 +95,28 @@ class GPTConfig:
 
     def n_parameters(self) -> int:
         """Parameters of the model, counted from the shape alone."""
-        return sum(count_parameters(self).values())
+        queries_and_keys = 0 if self.qk_norm else -2 * self.head_dim
+        heads = self.n_heads + 2 * self.n_kv_heads
+        biases = heads * self.head_dim if self.qkv_bias else 0
+        of_qwen3 = sum(count_parameters(self).values())
+        experts = self._beyond_one_expert(self.n_experts)
+        return of_qwen3 + self.n_layers * (queries_and_keys + biases) + experts
+
+    def n_active(self) -> int:
+        """Parameters that a single token is computed with: of the experts only its own."""
+        unused = self._beyond_one_expert(self.n_experts) - self._beyond_one_expert(self.top_k)
+        return self.n_parameters() - unused
+
+    def _beyond_one_expert(self, n: int) -> int:
+        """What `n` experts and a router have more than the network of a dense model."""
+        if not self.n_experts:
+            return 0
+        expert, router = 3 * self.d_model * self.d_ff, self.d_model * self.n_experts
+        return self.n_layers * ((n - 1) * expert + router)
 
 
 def count_parameters(config: GPTConfig) -> dict[str, int]:
-    """How many parameters the parts of a model have, counted from its shape alone.
+    """How many parameters the parts of a Qwen3-shaped model have, counted from its shape alone.
 
     No layer has a bias. Matrices that are shared are counted once.
 

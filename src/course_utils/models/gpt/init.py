@@ -30,7 +30,7 @@ def initialise(model: nn.Module, n_layers: int) -> None:
     for name, parameter in model.named_parameters():
         if parameter.ndim < 2:
             continue
-        std = INIT_GAIN / math.sqrt(parameter.shape[1])
+        std = INIT_GAIN / math.sqrt(parameter.shape[-1])
         if name.endswith(("attention.output.weight", "mlp.down.weight")):
             std = std / math.sqrt(2 * n_layers)
         nn.init.normal_(parameter, std=std)

@@ -36,8 +36,14 @@ def next_token_loss(
     Paper: Hsu et al. (2024), "Liger Kernel: Efficient Triton Kernels for LLM Training", fused
     linear cross-entropy.
     """
+    if features.device.type == "cpu" and not torch.compiler.is_compiling():
+        # Most of a chat is not learned. (Elsewhere, counting the rows would wait for the device.)
+        counts = targets != IGNORED
+        if not counts.all():
+            features, targets = features[counts], targets[counts]
     wanted = torch.is_grad_enabled() and (features.requires_grad or weight.requires_grad)
-    return _SummedCrossEntropy.apply(features, weight, targets, wanted)
+    frozen = not weight.requires_grad  # as under LoRA: a large product less
+    return _SummedCrossEntropy.apply(features, weight, targets, wanted, wanted and not frozen)
 
 
 class _SummedCrossEntropy(torch.autograd.Function):
@@ -45,14 +51,19 @@ class _SummedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, features: Tensor, weight: Tensor, targets: Tensor, with_gradients: bool
+        ctx: Any,
+        features: Tensor,
+        weight: Tensor,
+        targets: Tensor,
+        with_gradients: bool,
+        weight_learns: bool,
     ) -> Tensor:
         dtype = _compute_dtype(features)
         narrow = weight.to(dtype)
         loss = torch.zeros((), device=features.device)
         if with_gradients:
             to_features = torch.empty_like(features)
-            to_weight = torch.zeros_like(weight, dtype=torch.float32)
+        to_weight = torch.zeros_like(weight, dtype=torch.float32) if weight_learns else None
         rows = max(1, LOGITS_AT_A_TIME // len(weight))
         for start in range(0, targets.numel(), rows):
             part = slice(start, start + rows)
@@ -68,16 +79,19 @@ class _SummedCrossEntropy(torch.autograd.Function):
                 to_logits.scatter_add_(1, target, torch.full_like(target, -1.0, dtype=torch.float))
                 to_logits = to_logits.to(dtype)
                 to_features.flatten(0, -2)[part] = (to_logits @ narrow) * counts
-                to_weight += to_logits.mT @ x
+                if to_weight is not None:
+                    to_weight += to_logits.mT @ x
         if with_gradients:
-            ctx.save_for_backward(to_features, to_weight.to(weight.dtype))
+            kept = None if to_weight is None else to_weight.to(weight.dtype)
+            ctx.save_for_backward(to_features, kept)
         return loss
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, to_loss: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, to_loss: Tensor) -> tuple[Tensor, Tensor | None, None, None, None]:
         to_features, to_weight = ctx.saved_tensors
-        return to_loss * to_features, to_loss * to_weight, None, None
+        scaled = None if to_weight is None else to_loss * to_weight
+        return to_loss * to_features, scaled, None, None, None
 
 
 def _compute_dtype(x: Tensor) -> torch.dtype:

@@ -12,6 +12,7 @@ from course_utils.models.gpt.config import GPTConfig
 from course_utils.models.gpt.init import initialise
 from course_utils.models.gpt.loss import next_token_loss
 from course_utils.models.gpt.mlp import SwiGLU
+from course_utils.models.gpt.moe import MoE, balance_term
 from course_utils.models.gpt.norm import RMSNorm
 from course_utils.models.gpt.rope import rope_frequencies, rotation_tables
 
@@ -24,7 +25,11 @@ class Block(nn.Module):
         self.attention_norm = RMSNorm(config.d_model, config.norm_eps)
         self.attention = GroupedQueryAttention(config)
         self.mlp_norm = RMSNorm(config.d_model, config.norm_eps)
-        self.mlp = SwiGLU(config.d_model, config.d_ff)
+        self.mlp: SwiGLU | MoE
+        if config.n_experts:  # lesson 13
+            self.mlp = MoE(config.d_model, config.d_ff, config.n_experts, config.top_k)
+        else:
+            self.mlp = SwiGLU(config.d_model, config.d_ff)
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(
@@ -90,7 +95,7 @@ class GPT(nn.Module):
         Args:
             tokens: ids below `vocab`.
             targets: the token that comes after each position, or −100 where it does not count: see
-                `loss.next_token_loss`.
+                `loss.next_token_loss`. In training, a mixture of experts adds its `balance_term`.
             documents: for several documents packed into a row, the number of each token's own:
                 no token sees another document. Distances are what RoPE encodes, so positions need
                 not start again at zero.
@@ -99,9 +104,12 @@ class GPT(nn.Module):
             cache: continue after what it holds; `tokens` are then only the new ones.
         """
         features = self.features(tokens, documents=documents, first=first, cache=cache)
-        if targets is not None:
-            return next_token_loss(features, self.output.weight, targets)
-        return self.output(features)
+        if targets is None:
+            return self.output(features)
+        loss = next_token_loss(features, self.output.weight, targets)
+        if self.training and self.config.n_experts:
+            loss = loss + self.config.balance * balance_term(self.blocks, targets, documents)
+        return loss
 
     def features(
         self,
