@@ -11,11 +11,8 @@ from course_utils.grading import CheckFailure, Exercise, Mutant, assert_close, a
 from course_utils.models.quant.affine import (
     quantize_asymmetric,
     quantize_groups,
-    quantize_symmetric,
 )
 from course_utils.models.quant.calibrate import least_error_limit
-from course_utils.models.quant.normal_float import normal_float_levels
-from course_utils.models.quant.packing import packed_linear
 
 
 def normal(rng: torch.Generator, *shape: int) -> Tensor:
@@ -99,8 +96,8 @@ SYMMETRIC = Exercise(
     mutants=(
         Mutant(
             replace=("(x / scale).round()", "(x / scale).trunc()"),
-            says="You cut off what is behind the point, so every number moves towards zero, by half "
-            "a step on average. Round to the nearest integer before you convert.",
+            says="You cut off what is behind the point, so every number moves towards zero, by "
+            "half a step on average. Round to the nearest integer before you convert.",
             why="`.to(torch.int8)` makes integers by itself; it cuts off.",
         ),
         Mutant(
@@ -184,7 +181,7 @@ def four_bits(student: Any, rng: torch.Generator) -> None:
 
 def holds_zero(student: Any, rng: torch.Generator) -> None:
     """The range always holds 0, also when all numbers are on one side of it"""
-    x, codes, scale, zero = ranged(rng, 255, 10)
+    x = ranged(rng, 255, 10)[0]
     above = torch.cat((x[1:2], x[1:2] * uniform(rng, 0.3, 0.9, 6)))
     for name, one_side in (("positive", above), ("negative", -above)):
         compare(student(one_side), quantize_asymmetric(one_side), f"Only {name} numbers")
@@ -370,8 +367,8 @@ GROUPS = Exercise(
         ),
         Mutant(
             replace=("if inputs % group:", "if inputs < group:"),
-            says="Inputs that do not split evenly reach the reshape, which fails with an error that "
-            "says nothing. Test inputs % group.",
+            says="Inputs that do not split evenly reach the reshape, which fails with an error "
+            "that says nothing. Test inputs % group.",
             why="A group longer than the row is the first case that comes to mind.",
         ),
     ),
@@ -564,14 +561,14 @@ LEVELS = Exercise(
         ),
         Mutant(
             replace=("above.flip(0)", "above"),
-            says="The positive levels come out in descending order. p goes down from `end`, so turn "
-            "them round.",
+            says="The positive levels come out in descending order. p goes down from `end`, so "
+            "turn them round.",
             why="The negative ones come out right, by their sign.",
         ),
         Mutant(
             replace=(SIDES, "torch.linspace(end, 0.5, count, dtype=torch.float64)"),
-            says="You let each side end at 0.5, so 0 is there three times and a level is missing on "
-            "both sides. Take one point more, and leave the last one out.",
+            says="You let each side end at 0.5, so 0 is there three times and a level is missing "
+            "on both sides. Take one point more, and leave the last one out.",
             why="`linspace` includes its end.",
         ),
         Mutant(
@@ -582,7 +579,8 @@ LEVELS = Exercise(
         ),
         Mutant(
             replace=(ENDS, "1 - 1 / (2 * 2**bits)"),
-            says="Your p end at 1 − 1/(2·2^bits). It is the mean of that and 1 − 1/(2·(2^bits − 1)).",
+            says="Your p end at 1 − 1/(2·2^bits). It is the mean of that and of "
+            "1 − 1/(2·(2^bits − 1)).",
             why="It is one of the two natural ends, and gives nearly the same levels.",
         ),
         Mutant(
@@ -609,7 +607,9 @@ LEVELS = Exercise(
 # --- The product -------------------------------------------------------------------------------
 
 
-def stored(rng: torch.Generator, out: int, groups: int, group: int) -> tuple[Tensor, Tensor, Tensor]:
+def stored(
+    rng: torch.Generator, out: int, groups: int, group: int
+) -> tuple[Tensor, Tensor, Tensor]:
     """A packed weight, its scales, and the weight itself in float64."""
     codes = torch.randint(-7, 8, (out, groups * group), generator=rng)
     scale = uniform(rng, 0.1, 1.0, out, groups)
@@ -717,8 +717,8 @@ PRODUCT = Exercise(
     hints=(
         "Two neighbours from a byte: packed & 15 and packed >> 4. Stack them on a new last axis "
         "and flatten it away.",
-        "stored.to(x.dtype) − 8 gives q. Cut it into outputs × groups × …, as in `quantize_groups`, "
-        "and multiply by scale[..., None].",
+        "stored.to(x.dtype) − 8 gives q. Cut it into outputs × groups × …, as in "
+        "`quantize_groups`, and multiply by scale[..., None].",
         "q.unflatten(-1, (scale.shape[-1], -1)) * scale.to(x.dtype)[..., None], .flatten(-2), then "
         "x @ weight.T.",
     ),

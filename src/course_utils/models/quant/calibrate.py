@@ -22,9 +22,7 @@ def largest(x: Float[Tensor, "n"], bits: int = 8) -> Float[Tensor, ""]:
     return x.abs().max()
 
 
-def percentile(
-    x: Float[Tensor, "n"], bits: int = 8, *, share: float = 0.999
-) -> Float[Tensor, ""]:
+def percentile(x: Float[Tensor, "n"], bits: int = 8, *, share: float = 0.999) -> Float[Tensor, ""]:
     """The magnitude that a share of the numbers does not exceed."""
     magnitudes = x.abs().flatten()
     return magnitudes.kthvalue(max(1, round(share * len(magnitudes)))).values

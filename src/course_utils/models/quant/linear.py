@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
@@ -11,8 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from course_utils.errors import CourseError
+from course_utils.models.lora import matches
 from course_utils.models.quant.scheme import Scheme
 from course_utils.models.quant.weight import Parts, dequantize_weight, quantize_weight
+
+LOGITS = ("output", "lm_head")
 
 
 class QuantizedLinear(nn.Module):
@@ -30,6 +32,8 @@ class QuantizedLinear(nn.Module):
     """
 
     frozen_state = True  # a checkpoint of what is trained beside it leaves it out
+
+    bias: Float[Tensor, "out"] | None
 
     def __init__(
         self,
@@ -72,7 +76,8 @@ class QuantizedLinear(nn.Module):
 
     def forward(self, x: Float[Tensor, "*batch inputs"]) -> Float[Tensor, "*batch out"]:
         """The layer's output, computed in the dtype of `x`."""
-        return _FrozenProduct.apply(x, self)
+        y: Tensor = _FrozenProduct.apply(x, self)
+        return y
 
     def extra_repr(self) -> str:
         bias = self.bias is not None
@@ -97,7 +102,7 @@ class QuantizedLinear(nn.Module):
             errors: list[str] = arguments[-1]
             errors.append(f"{prefix[:-1]} was stored as {stored}; this layer is {self.scheme}.")
             return
-        super()._load_from_state_dict(state_dict, prefix, *arguments)  # type: ignore[misc]
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
 
 
 class _FrozenProduct(torch.autograd.Function):
@@ -111,12 +116,26 @@ class _FrozenProduct(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, layer: QuantizedLinear) -> Tensor:
         ctx.layer, ctx.dtype = layer, x.dtype
         bias = None if layer.bias is None else layer.bias.to(x.dtype)
+        if _has_kernel(x, layer):
+            scale = (
+                layer.parts["scale"].flatten().to(x.dtype).expand(layer.out_features).contiguous()
+            )
+            y = torch._weight_int8pack_mm(x.flatten(0, -2), layer.parts["codes"], scale)
+            y = y.view(*x.shape[:-1], -1)
+            return y if bias is None else y + bias
         return F.linear(x, layer.dequantized(x.dtype), bias)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         weight = ctx.layer.dequantized(gradient.dtype)
         return (gradient @ weight).to(ctx.dtype), None
+
+
+def _has_kernel(x: Tensor, layer: QuantizedLinear) -> bool:
+    """Whether PyTorch multiplies these codes as they are, and faster than turning them back."""
+    scheme, rows = layer.scheme, x.numel() // x.shape[-1]
+    whole = scheme.kind == "int8" and not scheme.group and not scheme.zero
+    return whole and 0 < rows <= 16 and x.device.type == "cpu" and x.dtype == torch.bfloat16
 
 
 def quantize_linears(
@@ -124,16 +143,15 @@ def quantize_linears(
     scheme: str | Scheme,
     *,
     targets: Sequence[str] = ("*",),
-    skip: Sequence[str] = ("output", "lm_head"),
+    skip: Sequence[str] = (),
 ) -> list[str]:
     """Replace linear layers of a model by quantized ones, in place, one after another.
 
-    A layer whose weight another module uses as well (an output layer tied to the embedding) stays.
+    The layer that makes the logits (`output` or `lm_head`) stays unless `targets` names it: nothing
+    after it can even its errors out. So does a layer whose weight another module uses as well.
 
     Args:
-        targets, skip: patterns of full names, such as "blocks.*.attention.*"; a layer is replaced
-            when it fits any of `targets` and none of `skip`. By default all but the layer that
-            makes the logits, whose errors nothing after it can even out.
+        targets, skip: patterns for names, as in `lora.matches`: "attention.query", "blocks.0.*".
 
     Returns:
         The names of the layers that were replaced.
@@ -148,13 +166,15 @@ def quantize_linears(
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear) and users[id(module.weight)] == 1
     }
-
-    def fits(name: str, patterns: Sequence[str]) -> bool:
-        return any(fnmatchcase(name, pattern) for pattern in patterns)
-
-    chosen = [name for name in linears if fits(name, targets) and not fits(name, skip)]
+    chosen = [
+        name
+        for name in linears
+        if any(matches(name, pattern) for pattern in targets)
+        and not any(matches(name, pattern) for pattern in skip)
+        and (name not in LOGITS or name in targets)
+    ]
     if not chosen:
-        known = ", ".join(list(linears)[:4]) or "none"
+        known = ", ".join(list(linears)[:4]) or "none at all"
         raise CourseError(f"No linear layer fits {', '.join(targets)}. There are: {known}, …")
     for name in chosen:
         try:

@@ -58,14 +58,14 @@ class Scheme:
         """Refuse a number of inputs that does not fit.
 
         Raises:
-            CourseError: when they do not split into groups, or their codes into whole bytes.
+            CourseError: when they do not split into groups, or 4-bit codes not into pairs of bytes.
         """
-        if self.bits == 4 and inputs % 2:
-            raise CourseError(f"{self}: the codes of {inputs} inputs do not fill whole bytes.")
+        if self.bits == 4 and inputs % 4:
+            raise CourseError(f"{self}: {inputs} inputs are no multiple of 4.")
         if self.group and inputs % self.group:
             raise CourseError(
                 f"{self}: {inputs} inputs do not split into groups of {self.group}. "
-                f"Take a divisor, as in '{self.kind}-g{inputs & -inputs}', or '{self.kind}-channel'."
+                f"Try '{self.kind}-g{inputs & -inputs}' or '{self.kind}-channel'."
             )
 
     @classmethod

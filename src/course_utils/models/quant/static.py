@@ -30,6 +30,7 @@ class StaticInt8Linear(nn.Module):
     codes: Int8[Tensor, "inputs out"]
     scale: Float[Tensor, "out"]
     step: Float[Tensor, ""]
+    bias: Float[Tensor, "out"] | None
 
     def __init__(self, linear: nn.Linear, limit: float) -> None:
         super().__init__()
@@ -51,7 +52,7 @@ class StaticInt8Linear(nn.Module):
 
 
 def quantize_static(model: nn.Module, limits: Mapping[str, float]) -> None:
-    """Replace the linear layers that `limits` names, in place, each with the limit of its inputs."""
+    """Replace linear layers in place; `limits` has, by name, the largest inputs they will see."""
     for name, limit in limits.items():
         linear = model.get_submodule(name)
         assert isinstance(linear, nn.Linear), name
