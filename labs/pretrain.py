@@ -12,10 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from course_utils.models import gpt
 from course_utils.recipes import load_recipe, run_lab
 from course_utils.tokenizer.fast import FastBPE
 from course_utils.training.corpora import text_corpus, tokenizer_for
+from course_utils.training.expert_loads import ExpertLoads
 from course_utils.training.lab import LanguageConfig, gpt_config, language_trainer
 from course_utils.training.language_run import run_folder
 from course_utils.training.language_task import CorpusTask, bytes_of_tokens
@@ -36,7 +39,10 @@ class PretrainConfig(LanguageConfig):
         n_heads: Query heads.
         n_kv_heads: Key and value heads.
         head_dim: Width of a head.
-        d_ff: Hidden width of the feed-forward network.
+        d_ff: Hidden width of the feed-forward network, or of each expert.
+        n_experts: Feed-forward networks in each block, of which a router chooses; 0 has one alone.
+        top_k: Experts that each token uses.
+        balance: How much uneven experts add to the loss in training.
         dropout: Share of residual updates that are dropped in training.
         data: Text sets by name, path or hf:owner/name, with commas between them.
         max_documents: Read so many documents at most.
@@ -54,6 +60,9 @@ class PretrainConfig(LanguageConfig):
     n_kv_heads: int | None = None
     head_dim: int | None = None
     d_ff: int | None = None
+    n_experts: int | None = None
+    top_k: int | None = None
+    balance: float | None = None
     dropout: float = 0.0
     data: str = "wiki"
     max_documents: int | None = None
@@ -95,8 +104,14 @@ def make_trainer(config: PretrainConfig) -> Trainer:
         n_kv_heads=config.n_kv_heads,
         head_dim=config.head_dim,
         d_ff=config.d_ff,
+        n_experts=config.n_experts,
+        top_k=config.top_k,
+        balance=config.balance,
         dropout=config.dropout,
     )
+    if shape.n_experts:
+        held_out = torch.arange(min(8, task.n_validation_rows))
+        task.measures = [ExpertLoads(task.rows(task.validation, held_out, 0)["tokens"])]
     seed_everything(config.seed)
     samples = Samples(tokenizer, config.prompts.split("|")) if config.prompts else None
     return language_trainer(
@@ -109,6 +124,11 @@ def make_trainer(config: PretrainConfig) -> Trainer:
     )
 
 
+def size(shape: gpt.GPTConfig) -> str:
+    active = f", {shape.n_active():,} of them for each token" if shape.n_experts else ""
+    return f"{shape.n_parameters():,} parameters{active}."
+
+
 def train(argv: Sequence[str]) -> None:
     config = load_recipe(PretrainConfig, argv, Path(__file__).parent / "recipes")
     refuse_missing_gpu()
@@ -117,6 +137,8 @@ def train(argv: Sequence[str]) -> None:
 
         use_mine_in_lab()
     trainer = make_trainer(config)
+    if trainer.is_main:
+        print(size(trainer.model.config))
     summary = trainer.train()
     if trainer.is_main:
         found = summary.metrics

@@ -691,7 +691,7 @@ def first_loss(student: Any, rng: torch.Generator) -> None:
     assert_equal(round(loss.item() / torch.tensor(config.vocab).log().item(), 1), 1.0, message)
 
 
-STD = "std = INIT_GAIN / math.sqrt(parameter.shape[1])"
+STD = "std = INIT_GAIN / math.sqrt(parameter.shape[-1])"
 SMALLER = "std = std / math.sqrt(2 * n_layers)"
 WRITERS = """        if name.endswith(("attention.output.weight", "mlp.down.weight")):
             std = std / math.sqrt(2 * n_layers)

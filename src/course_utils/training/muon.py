@@ -61,7 +61,8 @@ def newton_schulz(
 class MuonAdamW(torch.optim.Optimizer):
     """One optimiser, two rules: each parameter group names its own.
 
-    A group with `rule="muon"` holds matrices. With G the gradient, M its running mean, λ the decay:
+    A group with `rule="muon"` holds matrices, or stacks of them. With G the gradient, M its
+    running mean, λ the decay:
 
         M ← μ·M + (1 − μ)·G
         O = newton_schulz(μ·M + (1 − μ)·G)             a look ahead, as in Nesterov's momentum
@@ -129,7 +130,7 @@ class MuonAdamW(torch.optim.Optimizer):
         for index, parameter in enumerate(parameters):
             alike[parameter.shape].append(index)
         torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
-        for (rows, columns), members in alike.items():
+        for (*_, rows, columns), members in alike.items():
             stacked = torch.stack([ahead[i] for i in members])
             # The iteration forgives rounding, so it runs in the format that is fastest here.
             rough = stacked.to(_quick_dtype(stacked.device))
@@ -192,7 +193,7 @@ def muon_groups(
         weight_decay: of the matrices; the rest does not decay.
     """
     trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    matrices = [p for name, p in trained if p.ndim == 2 and name.startswith("blocks.")]
+    matrices = [p for name, p in trained if p.ndim >= 2 and name.startswith("blocks.")]
     chosen = set(map(id, matrices))
     rest = [p for _, p in trained if id(p) not in chosen]
     return [
