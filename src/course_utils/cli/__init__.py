@@ -82,11 +82,13 @@ def _learner_commands(command) -> None:  # type: ignore[no-untyped-def]
     export.add_argument("run", metavar="RUN")
     export.add_argument(
         "--to",
-        choices=("hf", "peft"),
+        choices=("hf", "peft", "gguf"),
         default="hf",
-        help="hf: transformers, the default; peft: a LoRA run's adapter alone",
+        help="hf: transformers, the default; peft: a LoRA run's adapter alone; gguf: llama.cpp",
     )
-    export.add_argument("folder", metavar="DIR", help="a new folder")
+    export.add_argument("folder", metavar="DIR|FILE", help="a new folder; with gguf, a file")
+    precisions = ("f32", "f16", "q8_0", "q4_0")
+    export.add_argument("--quant", choices=precisions, help="with gguf; default: f16")
 
     runs = command("runs", "runs:runs", "list training runs, or plot some of them")
     runs.add_argument("names", nargs="*", metavar="RUN")

@@ -30,9 +30,19 @@ def runs(arguments: argparse.Namespace) -> int:
 
 
 def export(arguments: argparse.Namespace) -> int:
-    """Write a run's model, tokenizer and chat template as transformers reads them, or an adapter."""
-    from course_utils.training.language_run import export_adapter, export_to_hf
+    """Write a run's model for transformers or llama.cpp, or its adapter for PEFT."""
+    from course_utils.training.language_run import export_adapter, export_to_gguf, export_to_hf
 
+    if arguments.quant and arguments.to != "gguf":
+        raise CourseError("--quant is for --to gguf.")
+    if arguments.to == "gguf":
+        file = export_to_gguf(arguments.run, Path(arguments.folder), arguments.quant or "f16")
+        console().print(
+            f"{arguments.run} is in {file} ({file.stat().st_size / 1e6:.1f} MB). With llama.cpp:\n"
+            f"    llama-cli -m {file}",
+            highlight=False,
+        )
+        return 0
     if arguments.to == "peft":
         folder = export_adapter(arguments.run, Path(arguments.folder))
         console().print(

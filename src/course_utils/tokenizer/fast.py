@@ -148,7 +148,7 @@ def _around(model: models.BPE) -> Tokenizer:
     tokenizer = Tokenizer(model)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(_onigmo(PIECES)), behavior="isolated"),
+            pre_tokenizers.Split(Regex(onigmo(PIECES)), behavior="isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
@@ -156,7 +156,7 @@ def _around(model: models.BPE) -> Tokenizer:
     return tokenizer
 
 
-def _onigmo(pattern: str) -> str:
+def onigmo(pattern: str) -> str:
     r"""Python writes code points as \uXXXX, the regular expressions of `tokenizers` as \x{…}."""
     import re
 

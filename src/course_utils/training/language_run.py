@@ -13,7 +13,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from course_utils.errors import CourseError, did_you_mean
 from course_utils.models.gpt import GPT, GPTConfig, YaRN
@@ -23,6 +23,9 @@ from course_utils.paths import runs_dir
 from course_utils.tokenizer.fast import FastBPE
 from course_utils.training.checkpoint import load_run
 from course_utils.training.runs import list_runs
+
+if TYPE_CHECKING:
+    from course_utils.models.gguf_writer import Precision
 
 TOKENIZER = "tokenizer.json"
 
@@ -173,3 +176,28 @@ def export_to_hf(run: str | Path, target: Path) -> Path:
         chat_template=TEMPLATE,
     ).save_pretrained(target)
     return target
+
+
+def export_to_gguf(run: str | Path, file: Path, precision: "Precision" = "f16") -> Path:
+    """Write a run as one GGUF file for llama.cpp: weights, tokenizer, chat template.
+
+    Raises:
+        CourseError: when there is no such run, `file` is a folder, or GGUF has no room for what it
+            is.
+    """
+    from course_utils.data.chat import END, END_OF_TEXT, TEMPLATE
+    from course_utils.models.gguf_writer import write_gguf
+
+    if file.is_dir():
+        raise CourseError(f"{file} is a folder: name a file, such as {file / 'model.gguf'}.")
+    model, tokenizer = load_language_model(run)
+    return write_gguf(
+        model,
+        tokenizer,
+        file,
+        precision=precision,
+        name=Path(run).name,
+        chat_template=TEMPLATE,
+        start=END_OF_TEXT,
+        end=END,
+    )
