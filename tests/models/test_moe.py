@@ -49,7 +49,7 @@ def token_by_token(layer: MoE, x: Tensor) -> Tensor:
 
 
 def relative(a: Tensor, b: Tensor) -> float:
-    return float((a.double() - b.double()).norm() / b.double().norm())
+    return ((a.double() - b.double()).norm() / b.double().norm()).item()
 
 
 # --- the layer --------------------------------------------------------------------------------

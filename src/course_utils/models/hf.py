@@ -13,6 +13,7 @@ A mixture of experts is Qwen3-MoE's.
 """
 
 import re
+from collections import defaultdict
 from typing import Any
 
 import torch
@@ -199,10 +200,30 @@ def load_state(config: GPTConfig, state: dict[str, Tensor], dtype: torch.dtype) 
         model.output.weight = model.embedding.weight
         state.setdefault("lm_head.weight", state["model.embed_tokens.weight"])
     try:
-        model.load_state_dict(rename(state, _BACK), strict=True)
+        model.load_state_dict(rename(_stacked(state), _BACK), strict=True)
     except RuntimeError as error:
         raise CourseError(f"The weights do not fit: {error}") from None
     return model
+
+
+def _stacked(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A file has the experts one by one; in memory, transformers and we have them in one tensor."""
+    single = re.compile(r"(.*\.experts)\.(\d+)\.(gate|up|down)_proj\.weight")
+    together: dict[str, Tensor] = {}
+    parts: defaultdict[tuple[str, str], dict[int, Tensor]] = defaultdict(dict)
+    for name, weight in state.items():
+        if match := single.fullmatch(name):
+            layer, number, kind = match.groups()
+            parts[layer, kind][int(number)] = weight
+        else:
+            together[name] = weight
+    stacks = {key: torch.stack([of[n] for n in sorted(of)]) for key, of in parts.items()}
+    for layer in {layer for layer, _ in stacks}:
+        together[f"{layer}.gate_up_proj"] = torch.cat(
+            (stacks[layer, "gate"], stacks[layer, "up"]), 1
+        )
+        together[f"{layer}.down_proj"] = stacks[layer, "down"]
+    return together
 
 
 def layer_name(name: str) -> str:

@@ -114,13 +114,10 @@ class GroupedLinear(nn.Module):
         self, x: Float[Tensor, "choices inputs"], ends: Int[Tensor, "n_experts"]
     ) -> Float[Tensor, "choices outputs"]:
         """Each expert's stretch of `x`, times its own matrix; `ends` as from `sort_by_expert`."""
-        device = x.device.type
-        dtype = x.dtype
-        if torch.is_autocast_enabled(device):
-            dtype = torch.get_autocast_dtype(device)
-        x, weight = x.to(dtype), self.weight.to(dtype)
-        if x.is_cuda and dtype == torch.bfloat16:  # one kernel, and the CPU need not know the ends
-            return F.grouped_mm(x, weight.mT, offs=ends)
+        weight = self.weight.to(x.dtype)
+        aligned = x.shape[1] % 8 == weight.shape[1] % 8 == 0
+        if x.is_cuda and x.dtype == torch.bfloat16 and aligned:
+            return F.grouped_mm(x, weight.mT, offs=ends)  # so the CPU need not wait for the ends
         return _GroupedProduct.apply(x, weight, ends.tolist())
 
 
@@ -145,6 +142,29 @@ class _GroupedProduct(torch.autograd.Function):
             torch.mm(to_out[part], weight[expert], out=to_x[part])
             torch.mm(to_out[part].mT, x[part], out=to_weight[expert])
         return to_x, to_weight, None
+
+
+class _Reordered(torch.autograd.Function):
+    """Rows in another order, each as often as it occurs there.
+
+    Indexing would do; but its gradient adds rows one by one, as it cannot know that `order` is a
+    permutation of the copies, so that the gradient only needs the way back.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, order: Tensor, back: Tensor, copies: int) -> Tensor:
+        ctx.save_for_backward(back)
+        ctx.copies = copies
+        return x.index_select(0, order if copies == 1 else order // copies)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, to_out: Tensor) -> tuple[Tensor, None, None, None]:
+        (back,) = ctx.saved_tensors
+        to_copies = to_out.index_select(0, back)
+        if ctx.copies > 1:
+            to_copies = to_copies.unflatten(0, (-1, ctx.copies)).sum(1)
+        return to_copies, None, None, None
 
 
 def _stretches(ends: list[int]) -> list[tuple[int, slice]]:
@@ -177,14 +197,18 @@ class MoE(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch seq d_model"]) -> Float[Tensor, "batch seq d_model"]:
         """Each token through its own experts."""
+        if torch.is_autocast_enabled(x.device.type):
+            x = x.to(torch.get_autocast_dtype(x.device.type))  # once, for all that follows
         weights, chosen, probabilities = route(self.router(x), self.top_k)
         self.routing = probabilities, chosen
         order, ends = sort_by_expert(chosen.flatten(0, -2), len(self.gate_up.weight))
-        gathered = x.flatten(0, -2)[order // self.top_k]
+        back = order.argsort()
+        gathered = _Reordered.apply(x.flatten(0, -2), order, back, self.top_k)
         gate, up = self.gate_up(gathered, ends).chunk(2, dim=-1)
         found = self.down(F.silu(gate) * up, ends)
-        found = found[order.argsort()].view(*chosen.shape, -1)
-        return (found * weights[..., None]).sum(-2).type_as(x)
+        found = _Reordered.apply(found, back, order, 1).view(*chosen.shape, -1)
+        weighted = found * weights[..., None].type_as(found)
+        return weighted[..., 0, :] if self.top_k == 1 else weighted.sum(-2)
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy gets: all but the traces of the latest tokens."""
