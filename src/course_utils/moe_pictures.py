@@ -60,4 +60,5 @@ def tokens_by_expert(pieces: Sequence[str], experts: Sequence[int]) -> None:
 
 def _pale(expert: int, share: float) -> str:
     """An expert's colour, mixed with so much white that dark letters stand on it well."""
-    return to_hex([1 - share * (1 - part) for part in to_rgb(COLOURS[expert % len(COLOURS)])])
+    red, green, blue = (1 - share * (1 - part) for part in to_rgb(COLOURS[expert % len(COLOURS)]))
+    return to_hex((red, green, blue))
