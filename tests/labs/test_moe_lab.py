@@ -20,7 +20,18 @@ def test_a_mixture_is_trained_measured_loaded_and_exported(
 ) -> None:
     monkeypatch.setenv("COURSE_RUNS_DIR", str(tmp_path / "runs"))
     monkeypatch.setenv("COURSE_DATA_DIR", str(tmp_path / "data"))
-    shape = ("--n-experts", "4", "--top-k", "2", "--steps", "12", "--accumulation", "2")
+    shape = (
+        "--n-experts",
+        "4",
+        "--top-k",
+        "2",
+        "--n-layers",
+        "1",
+        "--steps",
+        "8",
+        "--accumulation",
+        "2",
+    )
     command = ("--recipe", "pretrain-smoke", *shape, "--precision", "no", "--name", "mixture")
     monkeypatch.setattr(sys, "argv", [str(LAB), *command])
     runpy.run_path(str(LAB), run_name="__main__")

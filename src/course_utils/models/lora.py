@@ -87,7 +87,7 @@ class LoRALinear(nn.Module):
     def __init__(self, base: nn.Module, config: LoRAConfig) -> None:
         super().__init__()
         self.base = base.requires_grad_(False)
-        self.in_features, self.out_features = _features(base)
+        self.in_features, self.out_features = features_of(base)
         self.config, self.scale = config, config.scale
         self.dropout = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
         device = next(iter([*base.parameters(), *base.buffers()])).device
@@ -117,12 +117,12 @@ class LoRALinear(nn.Module):
         matrices see, not to what the base sees. A layer that is `merged` has the product in its
         base's weight already.
         """
-        x = _as_autocast(x)
+        x = in_compute_dtype(x)
         y = self.base(x)
         if self.merged:
             return y
-        narrow = F.linear(self.dropout(x), self.down.to(_compute_dtype(x)))
-        return y + F.linear(narrow * self.scale, self.up.to(_compute_dtype(x))).to(y.dtype)
+        narrow = F.linear(self.dropout(x), self.down.to(x.dtype))
+        return y + F.linear(narrow * self.scale, self.up.to(x.dtype)).to(y.dtype)
 
     def delta(self) -> Float[Tensor, "out_features in_features"]:
         """What the two thin matrices amount to: scale · up · down, in float32."""
@@ -131,7 +131,7 @@ class LoRALinear(nn.Module):
     @property
     def weight(self) -> Float[Tensor, "out_features in_features"]:
         """The weight that this layer computes with, the product included."""
-        weight = _weight(self.base)
+        weight = weight_of(self.base)
         return weight if self.merged else (weight.float() + self.delta()).to(weight.dtype)
 
     @property
@@ -248,6 +248,30 @@ def narrow(model: nn.Module, dtype: torch.dtype) -> None:
             weight.data = weight.data.to(dtype)
 
 
+def nearest_low_rank(
+    matrix: Float[Tensor, "out_features in_features"], rank: int
+) -> tuple[Float[Tensor, "out_features rank"], Float[Tensor, "rank in_features"]]:
+    """The two thin matrices whose product comes closest to a matrix.
+
+    With the singular value decomposition U · diag(s) · V, where s goes from large to small, keep
+    the `rank` largest singular values, and give each of the two an equal share of them:
+
+        up   = U[:, :rank] · √s          column j times √sⱼ
+        down = √s · V[:rank]             row j times √sⱼ
+
+    No other product of that rank has a smaller sum of squared differences. So an update that was
+    learned in full becomes an adapter.
+
+    Returns:
+        (up, down).
+
+    Paper: Eckart and Young (1936), "The approximation of one matrix by another of lower rank".
+    """
+    u, s, v = torch.linalg.svd(matrix, full_matrices=False)
+    root = s[:rank].sqrt()
+    return u[:, :rank] * root, root[:, None] * v[:rank]
+
+
 def trainable_share(model: nn.Module) -> tuple[int, int]:
     """How many parameters are trained, and how many there are; shared ones count once.
 
@@ -258,7 +282,8 @@ def trainable_share(model: nn.Module) -> tuple[int, int]:
     return sum(p.numel() for p in parameters if p.requires_grad), sum(p.numel() for p in parameters)
 
 
-def _features(layer: nn.Module) -> tuple[int, int]:
+def features_of(layer: nn.Module) -> tuple[int, int]:
+    """Numbers of inputs and outputs of a linear layer."""
     return int(layer.in_features), int(layer.out_features)  # type: ignore[arg-type]
 
 
@@ -271,7 +296,8 @@ def _raw(layer: nn.Module) -> Tensor | None:
     return layer._parameters.get("weight")
 
 
-def _weight(layer: nn.Module) -> Tensor:
+def weight_of(layer: nn.Module) -> Tensor:
+    """The matrix of a linear layer, in full when it is quantized."""
     dequantized = getattr(layer, "dequantized", None)
     return dequantized() if dequantized else layer.weight  # type: ignore[return-value]
 
@@ -285,11 +311,7 @@ def _replace(model: nn.Module, name: str, layer: nn.Module) -> None:
     setattr(model.get_submodule(parent), own, layer)
 
 
-def _as_autocast(x: Tensor) -> Tensor:
-    """Under autocast, round the input once for the base and the thin matrices together."""
-    return x.to(_compute_dtype(x))
-
-
-def _compute_dtype(x: Tensor) -> torch.dtype:
+def in_compute_dtype(x: Tensor) -> Tensor:
+    """Under autocast, the input in its dtype: rounded once for all products that read it."""
     device = x.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+    return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
