@@ -26,6 +26,7 @@ END_OF_TEXT, START, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 SPECIAL = (END_OF_TEXT, START, END)
 
 MIXED_AT_ONCE = 20_000
+TASKS = "tasks:"  # before the name of tasks that a program makes
 
 ROLES = {
     "system": "system",
@@ -167,6 +168,10 @@ def stream_chats(
 ) -> Iterator[Messages]:
     """The conversations of a set: a name of the catalogue, a path, or `hf:owner/name`.
 
+    `tasks:NAME?SETTINGS` are tasks that a program makes, as `data.tasks.tasks_named` reads them,
+    from the training side: `tasks:chain_sum?n=5000&max_terms=3`. With `careless=0.7` in the
+    settings, seven of ten are answered by `careless_answer`.
+
     Args:
         account: Receives the count of good records and the malformed ones.
         fill: What to put in the place of `{{name}}` and the like.
@@ -175,6 +180,9 @@ def stream_chats(
         CourseError: for an unknown set, or one without a single conversation.
     """
     account = Account() if account is None else account
+    if name.startswith(TASKS):
+        yield from _generated(name.removeprefix(TASKS), account)
+        return
     for where, record in stream_records(name, account):
         try:
             messages = messages_of(record)
@@ -185,6 +193,26 @@ def stream_chats(
         yield [_filled(message, fill or {}) for message in messages]
     if not account.good:
         raise CourseError(f"{name} holds no conversations. {account}.")
+
+
+def _generated(name: str, account: Account) -> Iterator[Messages]:
+    from course_utils.data.tasks import careless_answer, tasks_named  # which imports this module
+
+    kind, _, written = name.partition("?")
+    settings = [setting.partition("=") for setting in written.split("&")]
+    own = {key: value for key, _, value in settings if key in ("n", "careless")}
+    rest = "&".join("".join(setting) for setting in settings if setting[0] not in own)
+    try:
+        n, careless = int(own.get("n", 1000)), float(own.get("careless", 0))
+    except ValueError:
+        raise CourseError(f"{TASKS}{name}: after n= and careless= come numbers.") from None
+    rng = random.Random(0)
+    for task in tasks_named(f"{kind}?{rest}", n, "train", seed=0):
+        account.good += 1
+        question, answer = task.messages
+        if rng.random() < careless:
+            answer = {"role": "assistant", "content": careless_answer(task.question)}
+        yield [question, answer]
 
 
 def messages_of(record: Any) -> Messages:
@@ -199,17 +227,18 @@ def messages_of(record: Any) -> Messages:
         question = "\n".join(filter(None, (record["instruction"], record.get("input"))))
         turns = [("user", question), ("assistant", record["output"])]
     elif "conversations" in record:
-        turns = [_turn(entry) for entry in record["conversations"]]
+        turns = [turn_of(entry) for entry in record["conversations"]]
     elif "messages" in record:
         entries = record["messages"]
         between_people = bool(entries) and isinstance(entries[0], list)
-        turns = _in_turn(entries) if between_people else [_turn(entry) for entry in entries]
+        turns = _in_turn(entries) if between_people else [turn_of(entry) for entry in entries]
     else:
         raise KeyError("conversations, messages or instruction")
-    return _checked(turns)
+    return checked_turns(turns)
 
 
-def _turn(entry: Mapping[str, Any]) -> tuple[str, Any]:
+def turn_of(entry: Mapping[str, Any]) -> tuple[str, Any]:
+    """Role and content of one message, whichever names they go by."""
     role = entry.get("role", entry.get("from"))
     if role not in ROLES:
         raise ValueError(f"role {role!r} is none of {', '.join(ROLES)}")
@@ -225,7 +254,8 @@ def _in_turn(groups: Sequence[Sequence[Mapping[str, Any]]]) -> list[tuple[str, s
     return turns[: len(turns) // 2 * 2]  # somebody's last word has no answer
 
 
-def _checked(turns: Sequence[tuple[str, Any]]) -> Messages:
+def checked_turns(turns: Sequence[tuple[str, Any]]) -> Messages:
+    """Turns as messages, every content a text, and at least one of them an answer."""
     for role, content in turns:
         if not isinstance(content, str) or not content.strip():
             raise ValueError(f"the {role}'s content is {content!r}, not a text")

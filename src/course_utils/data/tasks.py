@@ -11,6 +11,7 @@ additions 3 + 4 and 4 + 3 are the same task), and no seed can put it on both sid
 import hashlib
 import json
 import random
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -230,6 +231,17 @@ TASKS: dict[str, Callable[[int, Side, int], list[VerifiableTask]]] = {
     "additions": additions,
     "reminders": reminders,
 }
+
+
+def careless_answer(question: str) -> str:
+    """How somebody answers a sum who forgets what is carried, and takes a minus for a plus.
+
+    Not every question shows it: 23 + 14 is 37 for everybody.
+    """
+    numbers = [int(number) for number in re.findall(r"\d+", question)]
+    if " - " in question:
+        return str(sum(numbers))
+    return str(10 * sum(n // 10 for n in numbers) + sum(n % 10 for n in numbers) % 10)
 
 
 def exact_match(tasks: Sequence[VerifiableTask], answers: Sequence[str]) -> float:

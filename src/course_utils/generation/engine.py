@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from course_utils.errors import CourseError
@@ -27,6 +27,7 @@ def generate(
     max_new_tokens: int,
     sampling: Sampling | None = None,
     stop: Sequence[int] = (),
+    places: Float[Tensor, "batch steps"] | None = None,
 ) -> list[list[int]]:
     """The continuations of prompts, without the prompts and without the stop token.
 
@@ -36,12 +37,22 @@ def generate(
         max_new_tokens: at most so many for each, and never beyond the model's context.
         sampling: greedy by default.
         stop: a row ends when one of these ids is chosen.
+        places: the random numbers to choose with, 0 to 1, one for each row and new token, in place
+            of a generator's: then a prompt's continuation does not depend on the others' (but for
+            rounding).
 
     Raises:
         CourseError: for an empty prompt, one longer than the context, or an id out of range.
     """
     rows: list[list[int]] = [[] for _ in prompts]
-    steps = stream(model, prompts, max_new_tokens=max_new_tokens, sampling=sampling, stop=stop)
+    steps = stream(
+        model,
+        prompts,
+        max_new_tokens=max_new_tokens,
+        sampling=sampling,
+        stop=stop,
+        places=places,
+    )
     for step in steps:
         for row, token in zip(rows, step.tokens, strict=True):
             if token is not None:
@@ -57,6 +68,7 @@ def stream(
     max_new_tokens: int,
     sampling: Sampling | None = None,
     stop: Sequence[int] = (),
+    places: Float[Tensor, "batch steps"] | None = None,
 ) -> Iterator[Step]:
     """Like `generate`, token by token as they are chosen."""
     sampling = sampling or Sampling()
@@ -71,10 +83,11 @@ def stream(
     running = [True] * len(prompts)
     ends = frozenset(stop)
     padding = first if bool(first.any()) else None
-    for _ in range(room):
+    for position in range(room):
         # Only the last position's logits are needed, so only they are computed.
         features = model.features(tokens, first=padding, cache=cache)[:, -1]
-        chosen = next_token(model.output(features), sampling, generator, seen)
+        place = None if places is None else places[:, position].to(weight.device)
+        chosen = next_token(model.output(features), sampling, generator, seen, place)
         if seen is not None:
             seen[torch.arange(len(prompts)), chosen] = True
         new = chosen.tolist()

@@ -157,9 +157,26 @@ def next_token(
     sampling: Sampling,
     generator: torch.Generator | None = None,
     seen: Bool[Tensor, "batch vocab"] | None = None,
+    places: Float[Tensor, "batch"] | None = None,
 ) -> Int[Tensor, "batch"]:
-    """Choose one token for every row."""
+    """Choose one token for every row, at random from the generator, or as `places` say."""
     logits = filtered(logits.float(), sampling, seen)
     if sampling.greedy:
         return logits.argmax(dim=-1)
-    return torch.multinomial(logits.softmax(dim=-1), 1, generator=generator)[:, 0]
+    probabilities = logits.softmax(dim=-1)
+    if places is not None:
+        return token_at(probabilities, places)
+    return torch.multinomial(probabilities, 1, generator=generator)[:, 0]
+
+
+def token_at(
+    probabilities: Float[Tensor, "batch vocab"], places: Float[Tensor, "batch"]
+) -> Int[Tensor, "batch"]:
+    """The token at a place of the line from 0 to 1, on which each is as long as it is likely.
+
+    With random places this draws from the distribution, and what a row draws does not depend on the
+    rows beside it.
+    """
+    ends = probabilities.double().cumsum(dim=-1)
+    found = torch.searchsorted(ends, places.double()[:, None] * ends[:, -1:], right=True)
+    return found[:, 0].clamp(max=probabilities.shape[-1] - 1)
