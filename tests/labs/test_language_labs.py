@@ -1,5 +1,6 @@
 """The language labs as people start them: pretrain, fine-tune, talk, export; killed; wrong."""
 
+import copy
 import json
 import os
 import runpy
@@ -12,14 +13,17 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from course_utils.errors import CourseError
 from course_utils.generation.chat import Chat
 from course_utils.generation.engine import generate
+from course_utils.models.adapters import load_adapter
 from course_utils.paths import course_root
 from course_utils.recipes import load_recipe
+from course_utils.training.before_after import before_and_after
 from course_utils.training.lab import gpt_config
-from course_utils.training.language_run import export_to_hf, load_language_model
+from course_utils.training.language_run import export_adapter, export_to_hf, load_language_model
 from course_utils.training.samples import read_samples
 
 LABS = course_root() / "labs"
@@ -99,7 +103,7 @@ def same_world(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COURSE_DATA_DIR", str(world.data))
 
 
-CONFIGS = {"sft": "SftConfig", "tokenizer": "TokenizerConfig", "pretrain": "PretrainConfig"}
+CONFIGS = {"sft": "SftConfig", "lora": "LoraConfig", "tokenizer": "TokenizerConfig", "pretrain": "PretrainConfig"}
 
 
 @pytest.mark.parametrize("path", sorted((LABS / "recipes").glob("*.toml")), ids=lambda p: p.stem)
@@ -188,6 +192,47 @@ def test_an_export_is_the_same_model_for_transformers(world: World, tmp_path: Pa
         export_to_hf("sft-smoke", folder)
 
 
+LORA = [LABS / "lora.py", "--recipe", "lora-smoke"]
+
+
+def test_lora_trains_an_adapter_that_can_be_talked_to_and_exported(
+    world: World, tmp_path: Path
+) -> None:
+    said = world.done(*LORA, *FP32)
+    assert "parameters are trained" in said and "val_exact_match" in said and "before" in said
+    base, tokenizer = load_language_model("sft-smoke")
+    merged, _ = load_language_model("lora-smoke")
+    changed = {n for n, w in base.state_dict().items() if not merged.state_dict()[n].equal(w)}
+    assert changed == {n for n in base.state_dict() if ".attention." in n or ".mlp." in n} - {
+        n for n in base.state_dict() if n.endswith("norm.weight")
+    }
+    [checkpoint] = list((world.runs / "lora-smoke" / "checkpoints").glob("*6/model.safetensors"))
+    assert {key.rpartition(".")[2] for key in load_file(checkpoint)} == {"down", "up"}
+    answer = world.done(LABS / "chat.py", "lora-smoke", "--prompt", "What is 2 + 3?")
+    assert answer == "".join(Chat(merged, tokenizer).reply("What is 2 + 3?")) + "\n"
+    adapted = copy.deepcopy(base)
+    load_adapter(adapted, export_adapter("lora-smoke", tmp_path / "peft"))
+    tokens = torch.tensor([tokenizer.encode("The year 2889")])
+    torch.testing.assert_close(adapted(tokens), merged(tokens), rtol=1e-4, atol=1e-5)
+    with pytest.raises(CourseError, match="trained all of its model"):
+        export_adapter("sft-smoke", tmp_path / "none")
+
+
+def test_lora_killed_and_started_again_is_the_same_run(world: World) -> None:
+    command = [*LORA, "--name", "lora-killed", *FP32]
+    killed = world.run("-c", KILLED.replace("== 17", "== 4"), *command)
+    assert killed.returncode == -signal.SIGKILL
+    world.done(*command, "--resume")
+    assert trace(world.metrics("lora-killed")) == trace(world.metrics("lora-smoke"))
+
+
+def test_qlora_trains_on_a_base_in_four_bits(world: World) -> None:
+    world.done(*LORA, "--quantize", "nf4", "--name", "qlora", *FP32)
+    before, after = before_and_after(world.runs / "qlora")
+    assert after["val_loss"] < before["val_loss"]
+    assert world.done(LABS / "chat.py", "qlora", "--prompt", "Hello") is not None
+
+
 @pytest.mark.parametrize(
     ("command", "told"),
     [
@@ -203,6 +248,10 @@ def test_an_export_is_the_same_model_for_transformers(world: World, tmp_path: Pa
         (["sft.py", "--recipe", "sft-smoke", "--base", "pretrain-smok"], "'pretrain-smoke'?"),
         (["sft.py", "--recipe", "sft-smoke", "--context", "99"], "longer than the context of"),
         (["sft.py", "--recipe", "sft-smoke", "--data", "identity*x"], "how many times"),
+        (["lora.py", "--recipe", "lora-smoke", "--task", "reminder"], "Did you mean 'reminders'"),
+        (["lora.py", "--recipe", "lora-smoke", "--targets", "quarry"], "matches no layer"),
+        (["lora.py", "--recipe", "lora-smoke", "--quantize", "nf5"], "nf4"),
+        (["lora.py", "--recipe", "lora-smoke", "--base", "smollm"], "no run 'smollm'"),
         (["chat.py", "sft-smoky"], "Did you mean 'sft-smoke'?"),
         (["chat.py", "sft-smoke", "--top-p", "2", "--prompt", "a"], "top_p must be above 0"),
         (["chat.py", "sft-smoke", "--prompt", "a " * 900], "Say it shorter"),

@@ -1,12 +1,13 @@
 """Setting a chat model tasks that a program can mark."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch import nn
 
 from course_utils.data.chat import END, END_OF_TEXT, prompt_of
 from course_utils.data.tasks import VerifiableTask, exact_match
 from course_utils.generation.engine import generate
+from course_utils.generation.fused import Writer
 from course_utils.models.gpt import GPT
 from course_utils.tokenizer.fast import FastBPE
 
@@ -20,6 +21,7 @@ class Exam:
         tasks: Such as nobody trained on: `data.tasks` with side "held_out".
         max_new_tokens: An answer that has not ended by then is wrong.
         name: What the share of right answers is called in a run's metrics.
+        writer: What makes a model ready to write, such as `FusedGPT`, which pays for large ones.
     """
 
     def __init__(
@@ -28,8 +30,9 @@ class Exam:
         tasks: Sequence[VerifiableTask],
         max_new_tokens: int = 16,
         name: str = "val_exact_match",
+        writer: Callable[[GPT], Writer] = lambda model: model,
     ) -> None:
-        self.tasks, self.name = list(tasks), name
+        self.tasks, self.name, self._writer = list(tasks), name, writer
         self._tokenizer, self._max_new_tokens = tokenizer, max_new_tokens
 
     def answers(self, model: GPT) -> list[str]:
@@ -37,9 +40,10 @@ class Exam:
         special = self._tokenizer.special
         prompts = [prompt_of(self._tokenizer, task.messages[:1]) for task in self.tasks]
         found: list[str] = []
+        writer = self._writer(model)
         for start in range(0, len(prompts), BATCH):
             rows = generate(
-                model,
+                writer,
                 prompts[start : start + BATCH],
                 max_new_tokens=self._max_new_tokens,
                 stop=[special[END], special[END_OF_TEXT]],

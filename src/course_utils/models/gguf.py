@@ -12,15 +12,16 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from course_utils.errors import CourseError
-from course_utils.tokenizer.fast import FastBPE
+from course_utils.tokenizer.fast import FastBPE, cut_into_pieces
 
 CONTROL = 3  # the type of a special token
 
 # llama.cpp's names for ways to cut a text into words.
+_GPT2 = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
 _CUTS = {
-    # Every digit by itself, then as GPT-2 does.
-    "smollm": [pre_tokenizers.Digits(individual_digits=True)],
-    "gpt-2": [],
+    "gpt-2": _GPT2,
+    "smollm": pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), _GPT2]),
+    "gpt-4o": cut_into_pieces(),  # what our own tokenizers do
 }
 
 
@@ -59,8 +60,7 @@ def read_tokenizer(file: Path) -> FastBPE:
     merges = [tuple(merge.split(" ")) for merge in fields["tokenizer.ggml.merges"]]
     vocab = {token: number for number, token in enumerate(tokens)}
     tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=merges))
-    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([*_CUTS[cut], byte_level])
+    tokenizer.pre_tokenizer = _CUTS[cut]
     tokenizer.decoder = decoders.ByteLevel()
     special = [token for token, type_ in zip(tokens, types, strict=True) if type_ == CONTROL]
     tokenizer.add_special_tokens([AddedToken(token, special=True) for token in special])

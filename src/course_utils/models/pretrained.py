@@ -8,6 +8,7 @@ Its tokenizer comes with it. A model's folder is what transformers writes: confi
 *.safetensors, tokenizer.json.
 """
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from course_utils.data.progress import Bar
 from course_utils.data.sources import offline
 from course_utils.data.store import find, only_one
 from course_utils.errors import CourseError, did_you_mean
@@ -114,14 +116,24 @@ def _from_hub(repo: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    wanted = ["config.json", "model*.safetensors", "model*.json", "tokenizer.json"]
     try:
-        return Path(snapshot_download(repo, allow_patterns=wanted, local_files_only=offline()))
-    except LocalEntryNotFoundError:
-        raise CourseError(
-            f"{repo} is not on this machine, and the Hub "
-            f"{'may not be asked (COURSE_OFFLINE is set)' if offline() else 'cannot be reached'}."
-        ) from None
+        folder = snapshot_download(
+            repo,
+            allow_patterns=["config.json", "model*.safetensors", "model*.json", "tokenizer.json"],
+            cache_dir=data_dir() / "hub",
+            local_files_only=offline(),
+            endpoint=os.environ.get("HF_ENDPOINT"),
+            tqdm_class=Bar,
+        )
+        return Path(folder)
+    except LocalEntryNotFoundError as error:
+        if isinstance(error.__cause__, HfHubHTTPError):
+            raise CourseError(f"The Hub does not give {repo}: {_line(error.__cause__)}") from None
+        why = "may not be asked (COURSE_OFFLINE is set)" if offline() else "cannot be reached"
+        raise CourseError(f"{repo} is not on this machine, and the Hub {why}.") from None
     except (HfHubHTTPError, ValueError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise CourseError(f"The Hub does not give {repo}: {reason}") from None
+        raise CourseError(f"The Hub does not give {repo}: {_line(error)}") from None
+
+
+def _line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0]

@@ -146,14 +146,19 @@ class FastBPE:
 
 def _around(model: models.BPE) -> Tokenizer:
     tokenizer = Tokenizer(model)
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+    tokenizer.pre_tokenizer = cut_into_pieces()
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
+
+
+def cut_into_pieces() -> pre_tokenizers.PreTokenizer:
+    """What cuts a text as `bpe.PIECES` does; merges stay inside a piece."""
+    return pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(onigmo(PIECES)), behavior="isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
-    tokenizer.decoder = decoders.ByteLevel()
-    return tokenizer
 
 
 def onigmo(pattern: str) -> str:

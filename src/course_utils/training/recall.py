@@ -1,11 +1,12 @@
 """Has fine-tuning made a model forget what it knew? A look at ordinary text, before and after."""
 
-from itertools import islice
+from itertools import chain, islice
 
 import torch
 from torch import nn
 
 from course_utils.data.text import stream_documents
+from course_utils.errors import CourseError
 from course_utils.models.gpt import GPT
 from course_utils.tokenizer.fast import FastBPE
 
@@ -16,15 +17,21 @@ class Recall:
     """How often the likeliest next token of a text is the right one, in percent.
 
     Args:
-        data: A text set by name; its first documents that are long enough are read.
-        rows: How many documents.
+        data: A text set by name; its first documents are read, end to end.
+        rows: How many pieces of it, at most.
         length: Tokens of each.
+
+    Raises:
+        CourseError: for an unknown set, or one with less than a piece.
     """
 
     def __init__(self, data: str, tokenizer: FastBPE, rows: int = 48, length: int = 128) -> None:
         texts = (tokenizer.encode(text, special=False) for text in stream_documents(data))
-        long_enough = (ids[: length + 1] for ids in texts if len(ids) > length)
-        self._rows = torch.tensor(list(islice(long_enough, rows)))
+        ids = torch.tensor(list(islice(chain.from_iterable(texts), rows * (length + 1))))
+        whole = len(ids) // (length + 1)
+        if not whole:
+            raise CourseError(f"{data} has only {len(ids)} tokens: too few to look for forgetting.")
+        self._rows = ids[: whole * (length + 1)].view(whole, length + 1)
 
     @torch.no_grad()
     def measure(self, model: nn.Module) -> dict[str, float]:

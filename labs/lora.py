@@ -1,0 +1,149 @@
+"""Teach a pretrained model something new by training a thousandth of it.
+
+    python labs/lora.py                                # SmolLM2-135M: a name, and reminders as JSON
+    python labs/lora.py --quantize nf4                 # with a frozen base in 4 bits: QLoRA
+    python labs/lora.py --recipe lora-nano             # your own tiny GPT, after labs/sft.py
+    python labs/lora.py --base hf:Qwen/Qwen3-0.6B      # any Qwen3, Qwen2 or Llama of the Hub
+    python labs/chat.py lora-smollm2
+    course export lora-smollm2 --to peft my-adapter    # for PEFT; --to hf merges it into the model
+
+labs/README.md explains recipes, launching and resuming.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+from course_utils.data.introductions import introductions
+from course_utils.data.tasks import TASKS
+from course_utils.errors import CourseError, did_you_mean
+from course_utils.generation.exam import Exam
+from course_utils.generation.fused import FusedGPT
+from course_utils.models import lora
+from course_utils.models.lora import LoRAConfig
+from course_utils.models.quant import quantize_linears
+from course_utils.recipes import load_recipe, run_lab
+from course_utils.training.before_after import BeforeAfter, comparison
+from course_utils.training.corpora import chat_corpus
+from course_utils.training.lab import LanguageConfig, chosen_precision, language_trainer
+from course_utils.training.language_run import full_name, load_language_model
+from course_utils.training.language_task import ChatTask
+from course_utils.training.launch import refuse_missing_gpu
+from course_utils.training.precision import COMPUTE_DTYPE
+from course_utils.training.recall import Recall
+from course_utils.training.trainer import Trainer
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraConfig(LanguageConfig):
+    """Fine-tune a pretrained model with LoRA.
+
+    Attributes:
+        base: The model: smollm2-135m, hf:owner/name, a run's name, or a folder.
+        quantize: Freeze the base in few bits, such as nf4 or int8: QLoRA.
+        rank: Inner width of the low-rank product.
+        alpha: Its weight; with the rank, it makes the scale.
+        dropout: Share of the inputs that the product does not see in training.
+        targets: Which layers get one, by the end of their names; with commas, * for any.
+        rslora: Scale by the root of the rank.
+        task: What to teach: reminders or additions.
+        examples: Tasks to learn from.
+        data: Chat sets to learn beside the tasks; identity*5 takes a set five times.
+        turns: Join up to so many single exchanges into a conversation.
+        exam: Held-out tasks to answer before, during and after.
+        general: A text set on which to see whether anything was forgotten; empty for none.
+        held_out: Share of the chats that is measured on.
+        me: The assistant's name, for the identity set.
+        author: Who made it, for the identity set.
+    """
+
+    recipe: str = "lora-smollm2"
+    base: str = "smollm2-135m"
+    quantize: str | None = None
+    rank: int = 8
+    alpha: float = 16.0
+    dropout: float = 0.0
+    targets: str = "attention.*,mlp.*"
+    rslora: bool = False
+    task: str = "reminders"
+    examples: int = 4000
+    data: str = "identity*5"
+    turns: int = 1
+    exam: int = 100
+    general: str = "wiki"
+    held_out: float = 0.2
+    me: str = "Nano"
+    author: str = "you"
+
+
+def make_trainer(config: LoraConfig) -> Trainer:
+    """Everything a run needs, ready for `train()`."""
+    if config.task not in TASKS:
+        raise CourseError(f"There is no task {config.task!r}.{did_you_mean(config.task, TASKS)}")
+    settings = LoRAConfig(
+        rank=config.rank,
+        alpha=config.alpha,
+        dropout=config.dropout,
+        targets=tuple(config.targets.split(",")),
+        rslora=config.rslora,
+    )
+    model, tokenizer = load_language_model(config.base)
+    if config.quantize:
+        quantize_linears(model, config.quantize)
+    lora.inject(model, settings)
+    dtype = COMPUTE_DTYPE[chosen_precision(config.precision)]
+    lora.narrow(model, dtype)
+    fill = {"name": config.me, "author": config.author}
+    corpus = chat_corpus(
+        config.data,
+        tokenizer,
+        context=config.context,
+        tasks=TASKS[config.task](config.examples, "train", seed=0),
+        turns=config.turns,
+        fill=fill,
+        held_out=config.held_out,
+    )
+    held_out = TASKS[config.task](config.exam, "held_out", seed=1)
+    write = partial(FusedGPT, dtype=dtype)
+    measures = [Exam(tokenizer, held_out, 40, writer=write).measure]
+    if "identity" in config.data:
+        who = introductions(fill, config.held_out)
+        measures.append(Exam(tokenizer, who, 40, "val_says_its_name", write).measure)
+    if config.general:
+        measures.append(Recall(config.general, tokenizer).measure)
+    task = ChatTask(
+        train=corpus.train,
+        validation=corpus.validation,
+        context=config.context,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        evaluation_rows=config.evaluation_rows,
+        measures=measures,
+    )
+    names = ("quantize", "task", "examples", "data", "turns", "held_out", "me", "author")
+    identity = {name: value for name in names if (value := getattr(config, name)) is not None}
+    identity |= {"base": full_name(config.base), "lora": asdict(settings)}
+    return language_trainer(
+        model, task, tokenizer, config, identity=identity, callbacks=[BeforeAfter()]
+    )
+
+
+def train(argv: Sequence[str]) -> None:
+    config = load_recipe(LoraConfig, argv, Path(__file__).parent / "recipes")
+    refuse_missing_gpu()
+    trainer = make_trainer(config)
+    trained, total = lora.trainable_share(trainer.model)
+    if trainer.is_main:
+        print(f"{trained:,} of {total:,} parameters are trained ({trained / total:.2%}).")
+    summary = trainer.train()
+    if trainer.is_main:
+        print(comparison(summary.folder))
+        print(
+            f"After {summary.elapsed_s:.0f} s of training (MFU {summary.metrics['mfu']:.1%}). "
+            f"Talk to it: python labs/chat.py {summary.folder.name}"
+        )
+
+
+if __name__ == "__main__":
+    run_lab(train)
