@@ -97,9 +97,10 @@ def train(argv: Sequence[str]) -> None:
     summary = trainer.train()
     if trainer.is_main:
         found = summary.metrics
-        exam = f"{found['val_exact_match']:.1%} of held-out additions are right, "
+        exam = found.get("val_exact_match")
+        right = f"{exam:.1%} of held-out additions are right, " if exam is not None else ""
         print(
-            f"{exam if config.exam else ''}{found['val_loss']:.3f} nats per token of an answer, "
+            f"{right}{found['val_loss']:.3f} nats per token of an answer, "
             f"after {summary.elapsed_s:.0f} s of training (MFU {found['mfu']:.1%}).\n"
             f"Talk to it: python labs/chat.py {summary.folder.name}"
         )

@@ -43,7 +43,8 @@ class Drift:
         assert isinstance(model, GPT)
         device = model.embedding.weight.device
         reference = self._reference.to(device)
-        drawn = draw_answers(FusedGPT(model), self._tokenizer, self._questions, self._places)
+        with torch.autocast(device.type, enabled=False):  # the joined weights have one type
+            drawn = draw_answers(FusedGPT(model), self._tokenizer, self._questions, self._places)
         rows = rows_of(self._questions, [answer.ids for [answer] in drawn])
         total = 0.0
         for tokens, targets in zip(

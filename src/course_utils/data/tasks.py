@@ -67,8 +67,10 @@ class VerifiableTask:
         ]
 
 
-def additions(n: int, side: Side, seed: int, largest: int = 99) -> list[VerifiableTask]:
-    """Sums of two numbers from 0 to `largest`, in several phrasings.
+def additions(
+    n: int, side: Side, seed: int, largest: int = 99, phrasings: int = len(PHRASINGS)
+) -> list[VerifiableTask]:
+    """Sums of two numbers from 0 to `largest`, in the first so many `phrasings`.
 
     Training examples may repeat; held-out ones are all different sums, as long as there are enough.
     """
@@ -78,7 +80,7 @@ def additions(n: int, side: Side, seed: int, largest: int = 99) -> list[Verifiab
     while len(found) < n:
         # Drawn evenly, hardly one number in ten would have a single digit.
         a, b = (rng.randint(0, rng.choice((min(9, largest), largest))) for _ in range(2))
-        question = rng.choice(PHRASINGS).format(a=a, b=b)
+        question = rng.choice(PHRASINGS[:phrasings]).format(a=a, b=b)
         task = VerifiableTask(question, str(a + b), f"addition {min(a, b)} {max(a, b)}")
         if task.side != side:
             continue
@@ -206,7 +208,7 @@ def tasks_named(name: str, n: int, side: Side, seed: int) -> list[VerifiableTask
     try:
         return additions(n, side, seed, **settings)
     except TypeError:
-        raise CourseError(f"{name}: additions have one setting, largest.") from None
+        raise CourseError(f"{name}: additions have the settings largest and phrasings.") from None
 
 
 def _from_gym(name: str, item: dict[str, Any], made: Any) -> VerifiableTask:

@@ -43,7 +43,7 @@ class DistillationTask(ChatTask):
                 f"Rows of {self.context} tokens are longer than the teacher's context of "
                 f"{self.teacher.config.context}: shorten them."
             )
-        self.teacher.requires_grad_(False).eval()
+        self.teacher.eval()
 
     def loss(self, model: nn.Module, batch: Batch) -> Float[Tensor, ""]:
         """Soft and hard loss in nats, summed over the targets that count."""

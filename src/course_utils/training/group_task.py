@@ -95,7 +95,7 @@ class GroupTask:
             raise CourseError(f"A group of {self.group} has nobody to compare with: 2 or more.")
         if self.policy is self.reference:
             raise CourseError("The reference must be a copy of the policy: it does not learn.")
-        self.reference.requires_grad_(False).eval()
+        self.reference.eval()
         self.newest: Rollouts | None = None  # for whoever wants to read along
 
     def batch(self, step: int, part: int, parts: int) -> Batch:

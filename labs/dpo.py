@@ -1,0 +1,124 @@
+"""Teach a chat model which of two answers is better: direct preference optimisation.
+
+    python labs/dpo.py --recipe dpo-nano                     # after sft-careless: pairs of its own
+    python labs/dpo.py --recipe dpo-nano --data my_pairs.jsonl --name mine
+
+Without --data the model makes the pairs itself: it answers every task of --tasks several times, and
+what a program finds right is chosen over what it finds wrong. labs/README.md explains the rest.
+"""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from course_utils.alignment.drift import Drift
+from course_utils.alignment.pairs import own_preferences, pairs_of, split
+from course_utils.data.preferences import stream_preferences
+from course_utils.data.tasks import tasks_named
+from course_utils.generation.exam import Exam
+from course_utils.recipes import load_recipe, run_lab
+from course_utils.training.lab import LanguageConfig, language_trainer
+from course_utils.training.language_run import load_language_model
+from course_utils.training.launch import refuse_missing_gpu
+from course_utils.training.preference_task import PreferenceTask
+from course_utils.training.trainer import Trainer
+
+
+@dataclass(frozen=True, kw_only=True)
+class DpoConfig(LanguageConfig):
+    """Teach a chat model which of two answers is better.
+
+    Attributes:
+        base: The chat model to begin with, and to keep close to: a run's name or folder.
+        data: A set of preferences by name, path or hf:owner/name; empty for the model's own pairs.
+        tasks: What the exam asks, and what own pairs are about: additions, or a generator of
+            reasoning-gym with its settings, such as chain_sum?max_terms=3&max_digits=1.
+        n_tasks: Tasks to make own pairs of.
+        answers: Answers to each of them.
+        max_new_tokens: Longest answer.
+        exam: Held-out tasks to answer before and after.
+        beta: How much a step away from the base is worth.
+        anchor: How much the chosen answer's own likelihood counts beside DPO's loss.
+        held_out: Share of the pairs that is measured on.
+    """
+
+    recipe: str = "dpo-nano"
+    base: str = "sft-careless"
+    data: str = ""
+    tasks: str = "chain_sum?max_terms=3&max_digits=1"
+    n_tasks: int = 2000
+    answers: int = 8
+    max_new_tokens: int = 16
+    exam: int = 200
+    beta: float = 0.5
+    anchor: float = 0.0
+    held_out: float = 0.1
+
+
+def make_trainer(config: DpoConfig) -> tuple[Trainer, dict[str, float]]:
+    """Everything a run needs, ready for `train()`; and how the base does in the exam."""
+    model, tokenizer = load_language_model(config.base)
+    reference = copy.deepcopy(model)
+    if config.data:
+        preferences = list(stream_preferences(config.data))
+    else:
+        tasks = tasks_named(config.tasks, config.n_tasks, "train", seed=0)
+        preferences = own_preferences(
+            reference,
+            tokenizer,
+            tasks,
+            name=config.base,
+            size=config.answers,
+            max_new_tokens=config.max_new_tokens,
+        )
+    train, validation = (
+        pairs_of(
+            side, tokenizer, reference, name=config.data or config.base, longest=config.context
+        )
+        for side in split(preferences, config.held_out)
+    )
+    questions = tasks_named(config.tasks, config.exam, "held_out", seed=0)
+    exam = Exam(tokenizer, questions, config.max_new_tokens)
+    drift = Drift(reference, tokenizer, questions, config.max_new_tokens)
+    task = PreferenceTask(
+        train=train,
+        validation=validation,
+        batch_size=config.batch_size,
+        beta=config.beta,
+        anchor=config.anchor,
+        seed=config.seed,
+        measures=[exam.measure, drift.measure],
+    )
+    settings = ("base", "data", "tasks", "n_tasks", "answers", "beta", "anchor")
+    identity = {name: getattr(config, name) for name in (*settings, "held_out", "max_new_tokens")}
+    trainer = language_trainer(model, task, tokenizer, config, identity=identity)
+    return trainer, exam.measure(reference)
+
+
+def train(argv: Sequence[str]) -> None:
+    config = load_recipe(DpoConfig, argv, Path(__file__).parent / "recipes")
+    refuse_missing_gpu()
+    if config.use_mine:
+        from course_utils.grading.mine import use_mine_in_lab
+
+        use_mine_in_lab()
+    trainer, before = make_trainer(config)
+    if trainer.is_main:
+        task = trainer.task
+        assert isinstance(task, PreferenceTask)
+        print(f"{len(task.train):,} pairs to learn from, {len(task.validation):,} to measure on.")
+    summary = trainer.train()
+    if trainer.is_main:
+        found = summary.metrics
+        print(
+            f"Held-out tasks right: {before['val_exact_match']:.1%} before, "
+            f"{found['val_exact_match']:.1%} after; KL to {config.base} {found['val_kl']:.3f} nats "
+            f"per answer.\n{found['val_ranked']:.1%} of held-out pairs are ranked rightly, after "
+            f"{summary.elapsed_s:.0f} s of training.\n"
+            f"Talk to it: python labs/chat.py {summary.folder.name}"
+        )
+
+
+if __name__ == "__main__":
+    run_lab(train)

@@ -1,0 +1,104 @@
+"""Let a chat model try, and teach it by the marks it gets: group-relative policy optimisation.
+
+    python labs/grpo.py --recipe grpo-nano                   # after sft-careless
+    python labs/grpo.py --recipe grpo-nano --tasks "additions" --name sums
+
+labs/README.md explains recipes, launching and resuming.
+"""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from course_utils.alignment.drift import Drift
+from course_utils.data.tasks import tasks_named
+from course_utils.generation.exam import Exam
+from course_utils.recipes import load_recipe, run_lab
+from course_utils.training.group_task import GroupTask, RolloutLog
+from course_utils.training.lab import LanguageConfig, language_trainer
+from course_utils.training.language_run import load_language_model
+from course_utils.training.launch import refuse_missing_gpu
+from course_utils.training.trainer import Trainer
+
+
+@dataclass(frozen=True, kw_only=True)
+class GrpoConfig(LanguageConfig):
+    """Let a chat model try, and teach it by the marks it gets.
+
+    A batch is `batch_size` questions, each answered `group` times.
+
+    Attributes:
+        base: The chat model to begin with, and to keep close to: a run's name or folder.
+        tasks: What to practise: additions, or a generator of reasoning-gym with its settings, such
+            as chain_sum?max_terms=3&max_digits=1.
+        n_tasks: Different tasks to practise on, from the training side.
+        exam: Held-out tasks to answer at every evaluation.
+        group: Answers to each question.
+        max_new_tokens: Longest answer.
+        kl_weight: The price of moving away from the base.
+    """
+
+    recipe: str = "grpo-nano"
+    base: str = "sft-careless"
+    tasks: str = "chain_sum?max_terms=3&max_digits=1"
+    n_tasks: int = 2000
+    exam: int = 200
+    group: int = 8
+    max_new_tokens: int = 16
+    kl_weight: float = 0.04
+
+
+def make_trainer(config: GrpoConfig) -> tuple[Trainer, dict[str, float]]:
+    """Everything a run needs, ready for `train()`; and how the base does in the exam."""
+    model, tokenizer = load_language_model(config.base)
+    reference = copy.deepcopy(model)
+    questions = tasks_named(config.tasks, config.exam, "held_out", seed=0)
+    exam = Exam(tokenizer, questions, config.max_new_tokens)
+    drift = Drift(reference, tokenizer, questions, config.max_new_tokens)
+    task = GroupTask(
+        policy=model,
+        reference=reference,
+        tokenizer=tokenizer,
+        tasks=tasks_named(config.tasks, config.n_tasks, "train", seed=0),
+        exam=exam,
+        batch_size=config.batch_size,
+        group=config.group,
+        max_new_tokens=config.max_new_tokens,
+        kl_weight=config.kl_weight,
+        seed=config.seed,
+        measures=[drift.measure],
+    )
+    settings = ("base", "tasks", "n_tasks", "group", "max_new_tokens", "kl_weight")
+    trainer = language_trainer(
+        model,
+        task,
+        tokenizer,
+        config,
+        identity={name: getattr(config, name) for name in settings},
+        callbacks=[RolloutLog(task)],
+    )
+    return trainer, exam.measure(reference)
+
+
+def train(argv: Sequence[str]) -> None:
+    config = load_recipe(GrpoConfig, argv, Path(__file__).parent / "recipes")
+    refuse_missing_gpu()
+    if config.use_mine:
+        from course_utils.grading.mine import use_mine_in_lab
+
+        use_mine_in_lab()
+    trainer, before = make_trainer(config)
+    summary = trainer.train()
+    if trainer.is_main:
+        found = summary.metrics
+        print(
+            f"Held-out tasks right: {before['val_exact_match']:.1%} before, "
+            f"{found['val_exact_match']:.1%} after; KL to {config.base} {found['val_kl']:.3f} nats "
+            f"per answer, after {summary.elapsed_s:.0f} s of training.\n"
+            f"Talk to it: python labs/chat.py {summary.folder.name}"
+        )
+
+
+if __name__ == "__main__":
+    run_lab(train)
