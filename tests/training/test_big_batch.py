@@ -165,11 +165,6 @@ def test_bf16_computes_in_bf16_and_stays_close(tmp_path: Path) -> None:
     assert rough != exact
 
 
-def test_fp16_needs_a_gpu(tmp_path: Path) -> None:
-    with pytest.raises(CourseError, match=r'"fp16" needs a GPU .* choose "bf16"'):
-        toy_trainer(tmp_path, precision="fp16")
-
-
 def test_gradients_from_before_and_of_strangers_do_not_add_up(tmp_path: Path) -> None:
     expected = weights_after(tmp_path, name="clean")
     model = toy_model()

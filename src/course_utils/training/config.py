@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 from course_utils.errors import CourseError
 from course_utils.paths import runs_dir
 
-Precision = Literal["no", "bf16", "fp16"]
+Precision = Literal["no", "bf16", "fp16", "fp8"]
 Tracking = Literal["none", "wandb"]
 Resume = Literal["auto", "never", "must"]
 Progress = Literal["auto", "bar", "off"]
@@ -31,7 +31,8 @@ class TrainConfig:
         accumulation: Micro-batches per process and step. Twice as many need half the memory and
             give the same gradient.
         precision: "no" computes in fp32; "bf16" and "fp16" under autocast, with the weights kept in
-            fp32 (fp16 also scales the loss, and needs a GPU).
+            fp32 (fp16 also scales the loss); "fp8" multiplies the blocks' matrices in 8 bits, on
+            GPUs that can: see `precision.check_precision`.
         clip: Largest norm of the gradient, or None. Pascanu et al. 2013, arXiv:1211.5063.
         eval_every: Steps between evaluations; None evaluates at the end only.
         save_every: Steps between checkpoints; None saves at the end only (and when stopped).
@@ -39,6 +40,9 @@ class TrainConfig:
         keep: Newest checkpoints that are kept.
         seed: Of everything random in training except the data, whose seed is the task's.
         compile: Compile the model with `torch.compile`.
+        checkpoint_activations: Forget what the model's `blocks` computed, and compute it again on
+            the way back: about a third more work, a fraction of the memory, the same gradients.
+            Chen et al. 2016, arXiv:1604.06174.
         tracking: "wandb" logs there too, offline unless WANDB_MODE says otherwise.
         resume: "auto" goes on from the newest checkpoint or starts afresh; "must" insists on a
             checkpoint; "never" starts afresh and sets an older run of this name aside.
@@ -62,6 +66,7 @@ class TrainConfig:
     keep: int = 2
     seed: int = 0
     compile: bool = False
+    checkpoint_activations: bool = False
     tracking: Tracking = "none"
     resume: Resume = "auto"
     progress: Progress = "auto"
@@ -81,7 +86,8 @@ class TrainConfig:
             ("progress", Progress),
         ):
             self._one_of(field, get_args(kind))
-        self._one_of("compile", (True, False))
+        for switch in ("compile", "checkpoint_activations"):
+            self._one_of(switch, (True, False))
         if self.clip is not None and not (_is_number(self.clip) and self.clip > 0):
             self._refuse("clip", "a positive number, or None to leave gradients as they are")
         if not (isinstance(self.name, str) and re.fullmatch(r"\w[\w.-]*", self.name)):

@@ -26,6 +26,20 @@ class StoredScores(TorchFunctionMode):
     Everything else takes the way it always does.
     """
 
+    _entered = 0  # how many of these are active, one inside the other
+
+    @classmethod
+    def is_active(cls) -> bool:
+        return cls._entered > 0
+
+    def __enter__(self) -> "StoredScores":
+        StoredScores._entered += 1
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        StoredScores._entered -= 1
+        super().__exit__(*error)
+
     def __torch_function__(
         self, function: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
     ) -> Any:

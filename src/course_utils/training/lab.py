@@ -10,13 +10,13 @@ from course_utils.errors import CourseError, did_you_mean
 from course_utils.models.gpt import GPT, PRESETS, GPTConfig
 from course_utils.tokenizer.fast import FastBPE
 from course_utils.training.callbacks import Callback
-from course_utils.training.config import Tracking, TrainConfig
+from course_utils.training.config import Precision, Tracking, TrainConfig
 from course_utils.training.language_run import TOKENIZER, shape_of
-from course_utils.training.language_task import LanguageTask
 from course_utils.training.launch import native_precision
 from course_utils.training.optimizers import OptimizerName, make_optimizer
 from course_utils.training.processes import Processes
 from course_utils.training.schedule import warmup_cosine
+from course_utils.training.task import Task
 from course_utils.training.trainer import Trainer
 
 
@@ -45,6 +45,8 @@ class LanguageConfig:
         clip: Largest norm of the gradient; 0 does not clip.
         precision: "auto" is bf16 where the machine computes in it.
         compile: Compile the model first (a minute that pays on GPUs and in long runs).
+        checkpoint_activations: Compute what is inside a block again on the way back, instead of
+            keeping it: a fraction of the memory for about a third more work.
         seed: Of the weights and of the order of the data.
         evaluations: How often to measure, evenly spread over the run.
         evaluation_rows: Rows to measure on.
@@ -69,8 +71,9 @@ class LanguageConfig:
     warmup: float = 0.05
     floor: float = 0.0
     clip: float = 1.0
-    precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
+    precision: Literal["auto", "no", "bf16", "fp16", "fp8"] = "auto"
     compile: bool = False
+    checkpoint_activations: bool = False
     seed: int = 0
     evaluations: int = 10
     evaluation_rows: int = 64
@@ -101,9 +104,14 @@ def gpt_config(preset: str, **changes: Any) -> GPTConfig:
     return replace(PRESETS[preset], **given)
 
 
+def chosen_precision(precision: Precision | Literal["auto"]) -> Precision:
+    """What "auto" means on this machine."""
+    return native_precision(Processes.start().device) if precision == "auto" else precision
+
+
 def language_trainer(
     model: GPT,
-    task: LanguageTask,
+    task: Task,
     tokenizer: FastBPE,
     config: LanguageConfig,
     *,
@@ -115,9 +123,7 @@ def language_trainer(
     Args:
         identity: What else makes this run this run; going on with other values is refused.
     """
-    precision = config.precision
-    if precision == "auto":
-        precision = native_precision(Processes.start().device)
+    precision = chosen_precision(config.precision)
     optimizer = make_optimizer(
         model,
         config.optimizer,
@@ -144,6 +150,7 @@ def language_trainer(
         save_every=math.ceil(config.steps / config.checkpoints),
         seed=config.seed,
         compile=config.compile,
+        checkpoint_activations=config.checkpoint_activations,
         tracking=config.tracking,
         resume="auto" if config.resume else "never",
     )

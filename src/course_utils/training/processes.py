@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from accelerate import Accelerator, DistributedType, PartialState
 from accelerate.state import AcceleratorState
-from accelerate.utils import GradientAccumulationPlugin, parse_flag_from_env
+from accelerate.utils import AORecipeKwargs, GradientAccumulationPlugin, parse_flag_from_env
 from torch import nn
 
 from course_utils.errors import CourseError
@@ -31,11 +31,18 @@ def start_accelerator(precision: Precision) -> Accelerator:
     divides by the global count, which a division by the number of micro-batches would ignore.
     """
     AcceleratorState._reset_state()
-    return Accelerator(
+    accelerator = Accelerator(
         cpu=_on_cpu(),
         mixed_precision=precision,
+        kwargs_handlers=[AORecipeKwargs()] if precision == "fp8" else None,
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
     )
+    if precision == "fp16" and accelerator.device.type == "cpu":
+        # accelerate takes fp16 for impossible on a CPU, and goes on in fp32 without a word. torch
+        # has both autocast and scaler for it; with these two set, the rest of accelerate follows.
+        accelerator.native_amp = True
+        accelerator.scaler = torch.amp.GradScaler("cpu")
+    return accelerator
 
 
 def prepare(
@@ -53,7 +60,7 @@ def prepare(
 
 
 def release(accelerator: Accelerator, model: nn.Module) -> None:
-    """Give the model back as it came, without autocast around its forward, and free the rest."""
+    """Give the model back without autocast around its forward, and free the rest."""
     for leftover in ("forward", "_original_forward", "_is_accelerate_prepared"):
         vars(model).pop(leftover, None)
     if accelerator.device.type != "cpu":  # it runs the garbage collector, which takes its time

@@ -75,6 +75,7 @@ class Report:
             f"{self._unit}_per_s": rate,
             "mfu": mfu,
             "elapsed_s": position.elapsed_s,
+            **({} if result.loss_scale is None else {"loss_scale": result.loss_scale}),
             **val,
         }
         if self._is_main:

@@ -28,12 +28,14 @@ class StepResult:
         items: Of all processes.
         grad_norm: Before clipping; nan when nobody asked for it.
         lr: Of the first parameter group.
+        loss_scale: That the gradients of this step were computed with; None where none is needed.
     """
 
     loss_sum: Float[Tensor, ""]
     items: int
     grad_norm: Float[Tensor, ""] | float
     lr: float
+    loss_scale: float | None = None
 
 
 class OptimizerStep:
@@ -99,8 +101,10 @@ class OptimizerStep:
         loss_sum = self._gradients(batches, items)
         grad_norm = self._clip_gradients(want_norm)
         lr = self._set_learning_rates(self._schedule(step))
-        self._optimizer.step()
-        return StepResult(loss_sum, items, grad_norm, lr)
+        scaler = self._accelerator.scaler
+        loss_scale = scaler.get_scale() if scaler and want_norm else None  # waits for the GPU
+        self._optimizer.step()  # under a scaler: unless a gradient is not finite
+        return StepResult(loss_sum, items, grad_norm, lr, loss_scale)
 
     def clear(self) -> None:
         """Free the gradients, also those of parameters that the optimiser was not given."""

@@ -62,14 +62,18 @@ def peak(device: torch.device, precision: Precision) -> Peak:
 def measured_peak(device: torch.device, dtype: torch.dtype) -> float:
     """FLOP/s of a square matrix product, the best of several, measured once per process."""
     n = 1024 if device.type == "cpu" else 8192
+    if device.type == "cpu" and min(_seconds(256, device, dtype) for _ in range(2)) > 0.01:
+        n = 256  # a processor without arithmetic in this format (fp16) would take a minute
+    return 2 * n**3 / min(_seconds(n, device, dtype) for _ in range(8))
+
+
+def _seconds(n: int, device: torch.device, dtype: torch.dtype) -> float:
+    """Of one product of two n × n matrices."""
     a, b = torch.randn(2, n, n, generator=torch.Generator().manual_seed(0)).to(device, dtype)
-    best = float("inf")
-    for _ in range(8):
-        start = time.perf_counter()
-        product = a @ b
-        product[0, 0].item()  # waits for the device
-        best = min(best, time.perf_counter() - start)
-    return 2 * n**3 / best
+    start = time.perf_counter()
+    product = a @ b
+    product[0, 0].item()  # waits for the device
+    return time.perf_counter() - start
 
 
 def training_flops_per_item(model: nn.Module, task: Task, batch: Any) -> float:

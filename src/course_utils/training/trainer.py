@@ -24,8 +24,9 @@ from course_utils.training.checkpoint import Checkpoints, Position
 from course_utils.training.config import TrainConfig
 from course_utils.training.evaluation import evaluate
 from course_utils.training.memory import released_on_error
-from course_utils.training.precision import check_precision
+from course_utils.training.precision import check_precision, own_layers_afterwards
 from course_utils.training.processes import Processes, describe, prepare, release, start_accelerator
+from course_utils.training.recompute import recomputing
 from course_utils.training.report import Report
 from course_utils.training.run_folder import RunFolder, Summary
 from course_utils.training.signals import Stop, StopRequests, in_notebook
@@ -132,6 +133,7 @@ class Trainer:
         stack.callback(self._forget)
         self._accelerator = start_accelerator(config.precision)
         stack.callback(release, self._accelerator, self.model)
+        stack.enter_context(own_layers_afterwards(self.model))
         model, optimizer = prepare(self._accelerator, self.model, self.optimizer)
         self._step = OptimizerStep(
             self._accelerator, model, optimizer, self.schedule, self.task, config
@@ -152,10 +154,14 @@ class Trainer:
             lambda: self._report.open(self._position, {"train": config.as_dict(), **self._what})
         )
         flops, peak_flops = on_main(self._measure_flops)
+        if config.checkpoint_activations:
+            stack.enter_context(recomputing(self.model))
         if config.compile:
             self.model.compile()
         self.model.train()
         self._step.clear()
+        for callback in self.callbacks:
+            callback.on_start(self, self._position.step)
         self._report.start(self._position, flops, peak_flops * self._processes.count)
 
     def _resume(self) -> None:
@@ -224,9 +230,13 @@ class Trainer:
             for callback in self.callbacks:
                 callback.on_log(self, record)
 
-    def _evaluate(self) -> Record:
+    def measure(self) -> Record:
+        """What an evaluation finds now; for callbacks, while the run is open."""
         self._processes.share_buffers(self.model)
-        val = evaluate(self.task, self.model, self._accelerator)
+        return evaluate(self.task, self.model, self._accelerator)
+
+    def _evaluate(self) -> Record:
+        val = self.measure()
         for callback in self.callbacks:
             callback.on_eval(self, self._position.step, val)
         return val
