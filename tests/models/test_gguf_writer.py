@@ -70,7 +70,7 @@ def test_transformers_reads_the_same_model(
 
 
 def test_heads_of_another_size_need_the_configuration(tokenizer: FastBPE, tmp_path: Path) -> None:
-    """transformers overlooks a qwen3's `attention.key_length`; given the shape, it reads the file."""
+    """transformers overlooks a qwen3's `key_length`; given the shape, it reads the file."""
     from transformers import AutoModelForCausalLM, GgufConfig
 
     model = random_model(replace(QWEN3, n_heads=4, n_kv_heads=2, head_dim=32))
