@@ -12,10 +12,11 @@ import torch
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from course_utils.models.formats import Format, decode, encode, spacing
-from course_utils.plots import BLUE, COLOURS, GREEN, GREY, INK, ORANGE, RED
+from course_utils.plots import BLUE, COLOURS, GREEN, GREY, INK, ORANGE, RED, plain_log_labels
 
 SIGN, EXPONENT, MANTISSA = RED, ORANGE, BLUE
 
@@ -43,8 +44,8 @@ def bit_layouts(value: float, formats: Sequence[Format]) -> None:
         axes.text(-0.5, row, format.name, ha="right", va="center", fontsize=10, weight="bold")
         axes.text(widest + 0.6, row, f"{number:.9g}", va="center", fontsize=9.5, family="monospace")
     legend = (("sign", SIGN, 0.0), ("exponent", EXPONENT, 2.2), ("mantissa", MANTISSA, 6.2))
-    for word, colour, place in legend:
-        axes.text(place, -0.95, word, color=colour, fontsize=9.5, weight="bold")
+    for word, colour, x in legend:
+        axes.text(x, -0.95, word, color=colour, fontsize=9.5, weight="bold")
     axes.text(widest + 0.6, -0.95, "is the number", fontsize=9.5, color=GREY)
     axes.set(xlim=(-4.6, widest + 7.5), ylim=(len(formats) - 0.4, -1.4))
     axes.axis("off")
@@ -89,8 +90,8 @@ def spacings(
             inside.log2(), gap.log2(), color=colour, label=format.name, drawstyle="steps-post"
         )
     axes.plot([low, high], [low, high], color=GREY, ls=":", lw=1)
-    axes.annotate("as large as the number", (high, high), xytext=(-4, -16),
-                  textcoords="offset points", ha="right", fontsize=8, color=GREY)  # fmt: skip
+    axes.annotate("as large as the number itself", (low + 2, low + 2), xytext=(-6, 10),
+                  textcoords="offset points", fontsize=8, color=GREY)  # fmt: skip
     _powers(axes, low, high, 10)
     ticks = list(range(-50, 21, 10))
     axes.set_yticks(ticks, [f"$2^{{{tick}}}$" for tick in ticks])
@@ -120,7 +121,9 @@ def exponent_histograms(
         shares = 100 * counts / max(1, len(present))
         axes.bar(np.arange(low, high + 1) + 0.5, shares, width=0.9, color=colour)
         zero = 1 - len(present) / values.numel()
-        note = f"{name}\n{values.numel():,} values" + (f", {zero:.0%} of them 0" if zero else "")
+        note = f"{name}\n{values.numel():,} values" + (
+            f", {zero:.0%} of them 0" if zero > 0.005 else ""
+        )
         axes.text(0.995, 0.94, note, transform=axes.transAxes, ha="right", va="top", fontsize=9)
         axes.set_ylabel("%")
         axes.grid(axis="x", visible=False)
@@ -156,7 +159,7 @@ def fates(
                           color="white", fontsize=8)  # fmt: skip
         left += widths
     axes.set_yticks(range(len(shares)), list(shares))
-    axes.invert_yaxis()
+    axes.set_ylim(len(shares) - 0.4, -0.6)
     axes.grid(axis="y", visible=False)
     axes.set(xlim=(0, 100), xlabel="share of the values that are not 0 (%)")
     axes.set_title(title, pad=24)
@@ -179,6 +182,8 @@ def scale_trace(
               label=f"{len(missed)} steps left out")  # fmt: skip
     left.set_yscale("log", base=2)
     left.set(xlabel="step", ylabel="factor on the loss", title=title)
+    for axes in (left, right):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     left.legend()
     right.plot(steps, loss, color=BLUE)
     right.set(xlabel="step", ylabel="loss (nats)", title="The loss meanwhile")
@@ -195,11 +200,14 @@ def ward(patients: Mapping[str, Mapping[str, Sequence[float]]], *, heading: str 
             crosses at the top mark it.
     """
     titles = ("loss: training (line), held out (●)", "gradient norm", "learning rate", "loss scale")
-    size = (11.5, 1.5 * len(patients) + 0.5)
+    height = 1.35 * len(patients) + 0.9
     figure, grid = plt.subplots(
-        len(patients), 4, figsize=size, squeeze=False, sharex=True,
+        len(patients), 4, figsize=(11.5, height), squeeze=False, sharex=True, layout="none",
         gridspec_kw={"width_ratios": [1.6, 1, 1, 1]},
     )  # fmt: skip
+    figure.subplots_adjust(
+        left=0.1, right=0.99, top=1 - 0.6 / height, bottom=0.45 / height, wspace=0.28, hspace=0.28
+    )
     for row, (name, metrics) in zip(grid, patients.items(), strict=True):
         steps = np.arange(1, len(metrics["loss"]) + 1)
         _finite_line(row[0], steps, metrics["loss"])
@@ -207,11 +215,17 @@ def ward(patients: Mapping[str, Mapping[str, Sequence[float]]], *, heading: str 
         row[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9.5, weight="bold")
         _finite_line(row[1], steps, metrics["grad_norm"])
         row[1].set_yscale("log")
+        for axes, low, high in ((row[0], 1.4, 5.0), (row[1], 0.3, 3.0)):
+            bottom, top = axes.get_ylim()  # what hardly moves is to look as if it hardly moves
+            axes.set_ylim(min(bottom, low), max(top, high))
+        plain_log_labels(row[1].yaxis)
         row[2].plot(steps, metrics["lr"], color=BLUE)
         row[2].set_ylim(0, 1.15 * max(metrics["lr"]))
         if "loss_scale" in metrics:
             row[3].step(steps, metrics["loss_scale"], where="mid", color=BLUE)
             row[3].set_yscale("log", base=2)
+            bottom, top = row[3].get_ylim()
+            row[3].set_ylim(min(bottom, 2.0**-18), max(top, 2.0**24))
         else:
             row[3].text(0.5, 0.5, "fp32: none", transform=row[3].transAxes, ha="center", color=GREY)
             row[3].set_yticks([])
@@ -222,7 +236,8 @@ def ward(patients: Mapping[str, Mapping[str, Sequence[float]]], *, heading: str 
     for axes in grid[-1]:
         axes.set_xlabel("step", fontsize=9)
     if heading:
-        figure.suptitle(heading, fontsize=11, fontweight="bold", color=INK)
+        figure.suptitle(heading, fontsize=11, fontweight="bold", color=INK, x=0.1, ha="left",
+                        y=1 - 0.12 / height)  # fmt: skip
 
 
 def _finite_line(axes: Axes, steps: np.ndarray, values: Sequence[float]) -> None:

@@ -186,7 +186,8 @@ def go_backward(
         loss = loss_of(model, micro, treatment, treatment.mask)
         if treatment.leash:
             moved = zip(model.parameters(), start, strict=True)
-            loss = loss + treatment.leash * sum(((p - s) ** 2).sum() for p, s in moved).sqrt()
+            square = torch.stack([((p - s) ** 2).sum() for p, s in moved]).sum()
+            loss = loss + treatment.leash * square.sqrt()  # √ has no slope at 0
         if treatment.divide:
             loss = loss / PARTS
         (scaler.scale(loss) if treatment.fp16 else loss).backward()
@@ -202,7 +203,8 @@ def take_step(
         norm = clip_grad_norm(model.parameters(), 1.0)
         optimizer.step()
         return norm.item()
-    squares = sum((p.grad / scaler.factor).square().sum() for p in model.parameters())
+    gradients = [p.grad / scaler.factor for p in model.parameters() if p.grad is not None]
+    norm = torch.nn.utils.get_total_norm(gradients)
     if treatment.check:
         scaler.step(optimizer, max_norm=1.0)
     else:
@@ -212,7 +214,7 @@ def take_step(
         scaler.good_steps += 1
         if scaler.good_steps % scaler.interval == 0:
             scaler.factor *= scaler.growth
-    return float(squares) ** 0.5
+    return norm.item()
 
 
 @torch.no_grad()
