@@ -26,7 +26,12 @@ from course_utils.models.quant import quantize_linears
 from course_utils.recipes import load_recipe, run_lab
 from course_utils.training.before_after import BeforeAfter, comparison
 from course_utils.training.corpora import chat_corpus
-from course_utils.training.lab import LanguageConfig, chosen_precision, language_trainer
+from course_utils.training.lab import (
+    LanguageConfig,
+    chosen_precision,
+    language_trainer,
+    refuse_long_rows,
+)
 from course_utils.training.language_run import full_name, load_language_model
 from course_utils.training.language_task import ChatTask
 from course_utils.training.launch import refuse_missing_gpu
@@ -89,6 +94,7 @@ def make_trainer(config: LoraConfig) -> Trainer:
         rslora=config.rslora,
     )
     model, tokenizer = load_language_model(config.base)
+    refuse_long_rows(config, model, config.base)
     if config.quantize:
         quantize_linears(model, config.quantize)
     lora.inject(model, settings)

@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from course_utils.data.tasks import additions
-from course_utils.errors import CourseError
 from course_utils.generation.exam import Exam
 from course_utils.recipes import load_recipe, run_lab
 from course_utils.training.corpora import chat_corpus
-from course_utils.training.lab import LanguageConfig, language_trainer
+from course_utils.training.lab import LanguageConfig, language_trainer, refuse_long_rows
 from course_utils.training.language_run import load_language_model
 from course_utils.training.language_task import ChatTask, bytes_of_tokens
 from course_utils.training.launch import refuse_missing_gpu
@@ -55,11 +54,7 @@ class SftConfig(LanguageConfig):
 def make_trainer(config: SftConfig) -> Trainer:
     """Everything a run needs, ready for `train()`."""
     model, tokenizer = load_language_model(config.base)
-    if config.context > model.config.context:
-        raise CourseError(
-            f"Rows of {config.context} tokens are longer than the context of {config.base}, "
-            f"{model.config.context}: set --context {model.config.context} or less."
-        )
+    refuse_long_rows(config, model, config.base)
     corpus = chat_corpus(
         config.data,
         tokenizer,

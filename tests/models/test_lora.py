@@ -15,6 +15,7 @@ from course_utils.models.adapters import load_adapter, save_adapter
 from course_utils.models.gpt import GPT, GPTConfig
 from course_utils.models.hf import from_hf, to_hf
 from course_utils.models.lora import LoRAConfig, LoRALinear, inject, matches
+from course_utils.models.quant import QuantizedLinear, dequantize_linears, quantize_linears
 
 SHAPE = GPTConfig(
     vocab=61, d_model=32, n_layers=2, n_heads=4, n_kv_heads=2, head_dim=8, d_ff=48, context=32,
@@ -214,6 +215,30 @@ def test_weight_is_what_the_layer_computes_with():
     for _, layer in lora.adapters(one):
         x = torch.randn(3, layer.in_features)
         torch.testing.assert_close(nn.functional.linear(x, layer.weight, layer.bias), layer(x))
+
+
+def test_on_a_base_in_four_bits_the_adapter_learns_and_the_codes_stay():
+    one = model(d_model=64, d_ff=128, head_dim=16)
+    quantize_linears(one, "nf4")
+    quantized = {n for n, m in one.named_modules() if isinstance(m, QuantizedLinear)}
+    assert inject(one, LoRAConfig(targets=("attention.*", "mlp.*"))) and quantized
+    with pytest.raises(CourseError, match="quantized layer has no room"):
+        lora.merge(one)
+    codes = {n: t.clone() for n, t in one.state_dict().items() if ".base." in n}
+    optimizer = torch.optim.AdamW([p for p in one.parameters() if p.requires_grad], lr=1e-2)
+    losses = []
+    for _ in range(15):
+        optimizer.zero_grad()
+        loss = one(tokens(), targets=tokens().roll(-1, 1))
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.8 * losses[0]
+    assert all(torch.equal(one.state_dict()[n], t) for n, t in codes.items())
+    expected = one(tokens())
+    dequantize_linears(one)
+    plain = lora.merge_and_unload(one)
+    torch.testing.assert_close(plain(tokens()), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_a_tied_output_layer_stays_as_it_is():

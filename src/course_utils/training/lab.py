@@ -104,6 +104,19 @@ def gpt_config(preset: str, **changes: Any) -> GPTConfig:
     return replace(PRESETS[preset], **given)
 
 
+def refuse_long_rows(config: LanguageConfig, model: GPT, base: str) -> None:
+    """Stop when rows are longer than what the base model can see.
+
+    Raises:
+        CourseError: naming both lengths.
+    """
+    if config.context > model.config.context:
+        raise CourseError(
+            f"Rows of {config.context} tokens are longer than the context of {base}, "
+            f"{model.config.context}: set --context {model.config.context} or less."
+        )
+
+
 def chosen_precision(precision: Precision | Literal["auto"]) -> Precision:
     """What "auto" means on this machine."""
     return native_precision(Processes.start().device) if precision == "auto" else precision
