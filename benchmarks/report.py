@@ -113,11 +113,32 @@ def generation(result: dict[str, Any]) -> list[str]:
     return [*lines, "", f"With its cache it is {speed_up:.1f} times as fast as without."]
 
 
+def mixed_precision(result: dict[str, Any]) -> list[str]:
+    rows, seq = result["tokens"]
+    lines = [
+        f"A training step of the 26M model ({rows} × {seq} tokens) on {where(result['machine'])}. "
+        "Memory is the most that a step has resident on top of weights and optimiser, each way in "
+        "a process of its own:",
+        "",
+        "| | ms a step | times as fast as fp32 | peak memory (MB) | of fp32's |",
+        "|---|--:|--:|--:|--:|",
+    ]
+    most = result["megabytes"]["fp32"]
+    for way, seconds in result["seconds"].items():
+        megabytes = result["megabytes"][way]
+        lines.append(
+            f"| {way} | {1000 * seconds:,.0f} | {result['speed_ups'][way]:.2f} "
+            f"| {megabytes:,.0f} | {megabytes / most:.0%} |"
+        )
+    return lines
+
+
 TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "mnist": mnist,
     "char-shakespeare": char_shakespeare,
     "gpt-throughput": gpt_throughput,
     "generation": generation,
+    "mixed-precision": mixed_precision,
 }
 
 

@@ -220,6 +220,7 @@ def ward(patients: Mapping[str, Mapping[str, Sequence[float]]], *, heading: str 
             axes.set_ylim(min(bottom, low), max(top, high))
         plain_log_labels(row[1].yaxis)
         row[2].plot(steps, metrics["lr"], color=BLUE)
+        row[2].ticklabel_format(axis="y", style="sci", scilimits=(-3, 3))
         row[2].set_ylim(0, 1.15 * max(metrics["lr"]))
         if "loss_scale" in metrics:
             row[3].step(steps, metrics["loss_scale"], where="mid", color=BLUE)

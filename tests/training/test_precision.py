@@ -103,6 +103,24 @@ def test_recomputing_with_accumulation_in_bf16(tmp_path: Path) -> None:
     )
 
 
+def test_recomputing_with_experts_and_packed_documents() -> None:
+    """A mixture of experts hands its routing to the loss, past what the blocks return."""
+    torch.manual_seed(0)
+    model = GPT(replace(SHAPE, n_experts=4, top_k=2, balance=1.0)).train()
+    tokens = torch.randint(64, (4, 32), generator=torch.Generator().manual_seed(0))
+    documents = (torch.arange(32) // 8).expand(4, 32)
+
+    def gradients() -> list[torch.Tensor]:
+        model.zero_grad()
+        model(tokens, targets=tokens.roll(-1, 1), documents=documents).backward()
+        return [p.grad.clone() for p in model.parameters()]
+
+    kept = gradients()
+    with recomputing(model):
+        again = gradients()
+    assert all(map(torch.equal, kept, again))
+
+
 def test_recomputing_needs_less_memory() -> None:
     model = GPT(replace(SHAPE, n_layers=6))
     tokens = torch.zeros(8, 32, dtype=torch.long)
@@ -225,6 +243,25 @@ def test_fp8_on_a_cpu_says_what_is_missing(tmp_path: Path) -> None:
 def pretend_gpu(monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int]) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA A100")
+
+
+def test_a_model_gets_its_own_layers_back(tmp_path: Path) -> None:
+    """torchao puts subclasses of nn.Linear, with the same parameters, in the layers' places."""
+
+    class Narrow(torch.nn.Linear):
+        pass
+
+    model = toy_model()
+    own, parameters = list(model.modules()), list(model.parameters())
+    with pytest.raises(KeyError), precision.own_layers_afterwards(model):
+        for name in ("0", "3"):
+            layer = model.get_submodule(name)
+            narrow = Narrow(layer.in_features, layer.out_features)
+            narrow.weight, narrow.bias = layer.weight, layer.bias
+            model.set_submodule(name, narrow)
+        raise KeyError
+    assert all(a is b for a, b in zip(own, model.modules(), strict=True))
+    assert all(a is b for a, b in zip(parameters, model.parameters(), strict=True))
 
 
 def test_fp8_on_an_older_gpu_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,9 @@ digits (sums, norms, softmax, the loss) in 32. Micikevicius et al. 2018, arXiv:1
 In fp8, the products of the blocks' linear layers run in 8 bits, each matrix with a scale of its
 own, and what is around them in bf16. That needs tensor cores made for it, and torchao, which drives
 them and leaves every parameter the fp32 tensor that it is (transformer_engine and msamp, which
-accelerate also knows, put others in their place). Micikevicius et al. 2022, arXiv:2209.05433.
+accelerate also knows, put others in their place). Here this has been run only with torchao's
+emulation of 8 bits, on a CPU; on the hardware itself not yet. Without `compile` it is slow.
+Micikevicius et al. 2022, arXiv:2209.05433.
 """
 
 import contextlib
