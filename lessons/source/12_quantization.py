@@ -100,7 +100,7 @@ print(
 )
 
 # %% [markdown] lang="en"
-# How good is it? A language model is measured by its **perplexity** on text that it was not made for: $e$ to the power of its mean loss. A perplexity of 14 means that it is, on average, as undecided as somebody who chooses between 14 equally likely tokens.
+# How good is it? A language model is measured by its **perplexity** on text that it was not made for: $e$ to the power of its mean loss. A perplexity of 20 means that it is, on average, as undecided as somebody who chooses between 20 equally likely tokens.
 
 
 # %%
@@ -128,13 +128,13 @@ weight = linears[middle].weight
 share = (weight.abs() < weight.abs().max() / 8).float().mean().item()
 quant_pictures.levels_over(
     weight,
-    {"±max": [-weight.abs().max().item(), weight.abs().max().item()]},
+    {"± largest": [-weight.abs().max().item(), weight.abs().max().item()]},
     title=f"{middle}: {share:.1%} of its weights lie within an eighth of the range",
     xlabel="weight",
 )
 
 # %% [markdown] lang="en"
-# A bell, and a few numbers far outside. Keep that picture in mind. It is the reason for everything that follows.
+# A bell, and a few numbers far outside: the small strokes are the sixty farthest. Keep that picture in mind. It is the reason for everything that follows.
 #
 # ## 2 · Integers and a scale
 #
@@ -226,7 +226,7 @@ for name, restored in (("symmetric", symmetric), ("asymmetric", shifted)):
     print(f"{name:11}{decibels(activation, restored):5.1f} dB")
 
 # %% [markdown] lang="en"
-# Twice as many values where the numbers are: that is one bit for free, about 6 dB. For weights, which are symmetric as a whole, it brings little. In a *small group* of weights it may: eight numbers are rarely balanced.
+# Twice as many values where the numbers are: most of a bit, for free. For a weight matrix, which is symmetric as a whole, it brings little. In a *small group* of weights it may: a few numbers are rarely balanced.
 #
 # ## 4 · Who shares a scale?
 #
@@ -304,30 +304,34 @@ for name, matrix in ((middle, weight), ("embedding", model.embedding.weight)):
 # Weights are known when they are quantized. **Activations** are not: they depend on what is typed. To multiply integers with integers, which processors do fastest, their range must be fixed beforehand. One lets the model read some typical text and watches. This is called **calibration**.
 
 # %%
-watched = {name: layer for name, layer in linears.items() if ".mlp.down" in name}
-with watching_inputs(watched, per_call=budget(smoke=500, cpu=20_000)) as seen, torch.no_grad():
-    model(calibration_rows[:, :-1])
+with watching_inputs(linears) as seen, torch.no_grad():
+    model(calibration_rows[:2, :64])
 activations = {name: torch.cat(calls) for name, calls in seen.items()}
-extreme = {
-    name: (x.abs().max() / x.square().mean().sqrt()).item() for name, x in activations.items()
-}
-for name in sorted(extreme, key=extreme.get, reverse=True)[:4]:
+extreme = {n: (x.abs().max() / x.square().mean().sqrt()).item() for n, x in activations.items()}
+wild = sorted(extreme, key=extreme.get, reverse=True)
+for name in wild[:5]:
     x = activations[name].abs()
     print(
         f"what goes into {name}: largest {x.max():8.1f}, 99.9 % below {percentile(x):6.2f}, "
         f"half below {x.median():.3f}"
     )
+by_place = activations[wild[0]].view(2, 64, -1)
+for place in by_place.abs().flatten().topk(4).indices.tolist():
+    row, token, feature = (int(i) for i in torch.unravel_index(torch.tensor(place), by_place.shape))
+    value = by_place[row, token, feature]
+    print(f"{wild[0]}, text {row}, token {token:2}, feature {feature:4}: {value:8.1f}")
 
 # %% [markdown] lang="en"
-# These are the famous outliers of language models. A handful of activations are hundreds of times larger than the rest, always in the same places. With the largest value as the limit, 8 bits round nearly everything else to zero.
+# These are the famous outliers of language models. A handful of activations are hundreds or thousands of times larger than the rest. They are no accident: the last lines show the same features in both texts, at the first token. With the largest value as the limit, 8 bits round nearly everything else to zero.
 #
 # So clip. Everything beyond a limit is set to the limit; then the rest gets finer steps. Clipping makes large errors in few numbers, rounding makes small errors in many. In between there is a best limit. Find it by trying.
 
 # %% exercise="quant.limit"
 
 # %%
-name = sorted(extreme, key=extreme.get)[len(extreme) // 2]
-x = activations[name]
+down = sorted((n for n in extreme if ".mlp.down" in n), key=extreme.get)
+name = down[len(down) // 2]
+x = activations[name][: 2**15]
 curves, chosen = {}, {}
 for bits in (4, 6, 8):
     limits = x.abs().max() * torch.arange(1, 101) / 100
@@ -343,28 +347,32 @@ quant_pictures.limit_curves(
 )
 
 # %% [markdown] lang="en"
-# Does the least error make the best model? Let us do what processors would like: 8-bit weights *and* 8-bit inputs in every linear layer, products of integers only, with limits from the calibration text. Perplexity is measured on another one.
+# Does the least error make the best model? Let us do what processors would like: 8-bit weights *and* 8-bit inputs in every linear layer, products of integers only, with limits from the calibration text. Perplexity is measured on another one. In the last line, the layers with the wildest inputs are left as they are: those whose largest input is more than `outlier` times the root mean square.
 
 # %%
-with watching_inputs(linears, per_call=budget(smoke=300, cpu=2000)) as seen, torch.no_grad():
-    for row in calibration_rows:
-        model(row[None, :-1])
-rules: dict[str, Callable[[Tensor, int], Tensor]] = {
-    "the largest value": largest,
+outlier = 60
+rules: dict[str, Callable[[Tensor], Tensor]] = {
+    "largest value": largest,
     "99.9 % of the values": percentile,
-    "the least error": least_error_limit,
+    "least error": lambda x: least_error_limit(x, 8, budget(smoke=5, cpu=25)),
 }
-results = {"float32": original}
+print(f"float32{'':38} perplexity {original:9.2f}")
 for rule, choose in rules.items():
+    limits = {name: choose(x).item() for name, x in activations.items()}
     integers = copy.deepcopy(model)
-    limits = {name: choose(torch.cat(calls), 8).item() for name, calls in seen.items()}
     quantize_static(integers, limits)
-    results[rule] = perplexity(integers)
-for rule, value in results.items():
-    print(f"limit by {rule:22} perplexity {value:10.2f}")
+    print(f"8 bits, limit: {rule:30} perplexity {perplexity(integers):9.2f}")
+tame = {name: limit for name, limit in limits.items() if extreme[name] < outlier}
+integers = copy.deepcopy(model)
+quantize_static(integers, tame)
+words = f"{rule}, {len(limits) - len(tame)} of {len(limits)} left alone"
+print(f"8 bits, limit: {words:30} perplexity {perplexity(integers):9.2f}")
+del integers, activations, seen
 
 # %% [markdown] lang="en"
-# Compare the rules. An outlier that carries a message is not noise: clip it, and what follows is damaged, however small the mean error is. The largest value, on the other hand, leaves hardly anything for the rest. Real systems therefore treat the few outlying features separately (*LLM.int8*), move their size into the weights (*SmoothQuant*), or give every token a scale of its own.
+# Compare the rules. An outlier that carries a message is not noise: clip it at 99.9 %, and what follows is ruined, however small the mean error is. Keep it, and there is hardly anything left for the others. No limit is good for both. But leave out the few layers that have such inputs, and all the others do nearly as well in integers as in floating point. Try another `outlier`.
+#
+# That is what real systems do, more finely: they treat the outlying *features* separately (*LLM.int8*), move their size into the weights (*SmoothQuant*), or give every token a scale of its own.
 #
 # Or they leave the activations alone. **Weight-only** quantization stores weights in few bits, and computes in floating point. When one user's text is written, reading the weights is what takes the time (lesson 08), so that is where the gain is. From here on we do that.
 #
@@ -483,9 +491,9 @@ for scheme, text in texts.items():
 # - **8 bits with a scale for each row** cost nothing that can be measured. There is no reason for 16 bits at inference.
 # - **4 bits with a scale for the matrix** are the end of the model: you can read what it writes. The same 4 bits with scales for groups are a working model again.
 # - **NF4** is the best of those that take 4 to 5 bits.
-# - The files do not become four times smaller, because the embedding stays. In a model this small it is a fifth of all parameters; in a large one it hardly counts.
+# - The models do not become four times smaller, because the embedding stays. In a model this small it is a fifth of all parameters; in a large one it hardly counts.
 #
-# And the speed? Not what was promised, for 4 bits: PyTorch has no operation that reads *our* packed bytes, so every weight is turned back into bfloat16 before each product, which is more work than before. For 8 bits with a scale for each row it has one, and the layer uses it. Whoever wants the speed needs a **kernel** that unpacks in registers. PyTorch has one for 4 bits as well, with a packing of its own; here is a single layer of a large model, and one row of input.
+# And the speed? Not what was promised, for 4 bits: PyTorch has no operation that reads *our* packed bytes, so every weight is turned back into bfloat16 before each product, which is more work than before. For 8 bits it has one, when a scale is for the matrix or a row, and the layer uses it: compare those two lines with bfloat16. Whoever wants the speed needs a **kernel** that unpacks in registers. PyTorch has one for 4 bits as well, with a packing of its own; here is a single layer of a large model, and one row of input.
 
 
 # %%

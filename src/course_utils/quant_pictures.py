@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm
 from torch import Tensor
 
 from course_utils.plots import AMOUNT, BLUE, COLOURS, GREY, INK, ORANGE, PALE, RED
@@ -36,6 +37,8 @@ def levels_over(
     heights, edges = np.histogram(values, bins=bins, density=True)
     axes.fill_between(edges[:-1], heights, step="post", color=PALE, edgecolor=GREY, lw=0.8)
     highest, row = heights.max(), 0.13 * heights.max()
+    rare = values[np.argsort(np.abs(values))[-60:]]  # too few for the histogram to show them
+    axes.plot(rare, np.zeros_like(rare), "|", color=INK, ms=7, mew=0.8)
     for number, (name, points) in enumerate(levels.items(), start=1):
         colour = COLOURS[(number - 1) % len(COLOURS)]
         axes.vlines(points, -(number + 0.38) * row, -(number - 0.38) * row, color=colour, lw=1.4)
@@ -69,7 +72,7 @@ def magnitudes(
         ("magnitudes", f"largest of every {group} inputs", "of the row"),
         strict=True,
     ):
-        axes.imshow(image, cmap=AMOUNT, vmin=0, vmax=limit, aspect="auto")
+        axes.imshow(image, cmap=AMOUNT, norm=PowerNorm(0.5, 0, limit), aspect="auto")
         axes.set_title(name, fontsize=9, fontweight="normal")
         axes.grid(False)
         axes.set_xticks([])
@@ -112,6 +115,7 @@ def limit_curves(
         axes.plot(x, y, "o", ms=8, color=colour)
         axes.annotate(f"{x:.3g}", (x, y), xytext=(0, -14), textcoords="offset points",
                       ha="center", fontsize=8, color=colour)  # fmt: skip
+    axes.margins(y=0.13)
     axes.set(title=title, xlabel="limit: what is larger is clipped", ylabel="mean squared error",
              yscale="log")  # fmt: skip
     axes.legend()

@@ -55,14 +55,14 @@ def least_error_limit(
 
 
 @contextmanager
-def watching_inputs(
-    modules: dict[str, nn.Module], per_call: int = 4096
-) -> Iterator[dict[str, list[Tensor]]]:
+def watching_inputs(modules: dict[str, nn.Module]) -> Iterator[dict[str, list[Tensor]]]:
     """Collect what goes into some modules while the body of the `with` runs.
+
+    All of it is kept: outliers are so few that a sample is likely to miss them, and it is them that
+    a limit is about. A hundred tokens are enough.
 
     Args:
         modules: by name.
-        per_call: about how many numbers to keep of each call, evenly spread.
 
     Yields:
         By name, a list that receives one vector for each call.
@@ -71,8 +71,7 @@ def watching_inputs(
 
     def keep(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            flat = inputs[0].detach().flatten()
-            seen[name].append(flat[:: -(-len(flat) // per_call)].float().cpu())
+            seen[name].append(inputs[0].detach().flatten().float().cpu())
 
         return hook
 
