@@ -89,7 +89,7 @@ class PreferenceTask:
             rows = {k: v.to(device) for k, v in self._rows(self.validation, which).items()}
             loss, chosen, rejected, _ = self._preferences(model, rows)
             found = (loss, chosen > rejected, chosen, rejected)
-            sums += torch.tensor([float(part.sum()) for part in found], dtype=torch.float64)
+            sums += torch.stack([part.double().sum().detach().cpu() for part in found])
         names = ("val_loss", "val_ranked", "val_chosen_reward", "val_rejected_reward")
         shares = (total / len(self.validation) for total in processes.sum(sums.tolist()))
         measured = dict(zip(names, shares, strict=True))
