@@ -27,6 +27,7 @@ NEEDS = (
     Need("08", memory_gib=3, disk_gb=0.1, minutes=3, data_set="shakespeare"),
     Need("09", memory_gib=2.5, disk_gb=0.5, minutes=5, data_set="wiki"),
     Need("10", memory_gib=3, disk_gb=0.1, minutes=3),
+    Need("11", memory_gib=3.5, disk_gb=0.7, minutes=4, data_set="wiki"),
     Need("12", memory_gib=4, disk_gb=0.7, minutes=4, data_set="smollm2_135m"),
     Need("13", memory_gib=2, disk_gb=0.1, minutes=4),
 )
