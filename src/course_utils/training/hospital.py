@@ -198,7 +198,7 @@ def go_backward(
 def take_step(
     model: nn.Module, optimizer: torch.optim.Optimizer, treatment: Treatment, scaler: LossScaler
 ) -> float:
-    """The update; returns the gradient's norm before clipping."""
+    """The update; returns the gradient's norm before clipping, NaN when it is not finite."""
     if not treatment.fp16:
         norm = clip_grad_norm(model.parameters(), 1.0)
         optimizer.step()
@@ -214,7 +214,7 @@ def take_step(
         scaler.good_steps += 1
         if scaler.good_steps % scaler.interval == 0:
             scaler.factor *= scaler.growth
-    return norm.item()
+    return norm.item() if norm.isfinite() else math.nan
 
 
 @torch.no_grad()
