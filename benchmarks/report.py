@@ -133,11 +133,31 @@ def mixed_precision(result: dict[str, Any]) -> list[str]:
     return lines
 
 
+def moe(result: dict[str, Any]) -> list[str]:
+    about = result["machine"]
+    lines = [
+        f"Training with four experts, one for each token, on {where(about)}, tokens/s beside a "
+        "dense model with the same active parameters and Qwen3-MoE of transformers "
+        f"{about['transformers']} with the same weights:",
+        "",
+        "| | dense | 4 experts | times dense | transformers' |",
+        "|---|--:|--:|--:|--:|",
+    ]
+    for case, rates in result["tokens_per_s"].items():
+        dense, ours, theirs = rates.values()
+        lines.append(
+            f"| {case} | {dense:,.0f} | {ours:,.0f} | {result['ratios'][case]:.2f} "
+            f"| {theirs:,.0f} |"
+        )
+    return lines
+
+
 TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "mnist": mnist,
     "char-shakespeare": char_shakespeare,
     "gpt-throughput": gpt_throughput,
     "generation": generation,
+    "moe": moe,
     "mixed-precision": mixed_precision,
 }
 
