@@ -7,7 +7,7 @@ The same weights, rank 8 on the same seven matrices of every block, the same bat
 tokens, every token a target; PEFT on the Llama of transformers, ours on our GPT. In float32, and
 under bf16 autocast with the frozen matrices kept in bf16 on both sides. The sides take their turns,
 so that a busy minute strikes both; losses and gradients of the first turn must agree. Memory is
-what the tensors of one forward and backward need at most, the model itself not included.
+what one forward and backward needs at most, the model itself not included.
 """
 
 import statistics
@@ -17,12 +17,11 @@ from functools import partial
 from typing import Any
 
 import torch
-from measuring import Record, machine, quick_option
+from measuring import Record, machine, peak_megabytes, quick_option
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from course_utils.measure import peak_megabytes
 from course_utils.models import lora
 from course_utils.models.hf import to_hf
 from course_utils.models.lora import LoRAConfig
@@ -97,37 +96,43 @@ def batch(number: int) -> Tensor:
     return torch.randint(1000, 40_000, (ROWS, SEQ + 1), generator=generator)
 
 
-def measure(bf16: bool, rounds: int) -> dict[str, Any]:
+def measure(bf16: bool, rounds: int) -> dict[str, list[float]]:
     both = sides(bf16)
     losses = [side.pass_through(batch(0)) for side in both.values()]
     norms = [side.gradient_norm() for side in both.values()]
     tolerance = 0.02 if bf16 else 1e-4
     for pair in (losses, norms):
         assert abs(pair[0] / pair[1] - 1) < tolerance, f"not the same model: {losses}, {norms}"
-    memory = {way: peak_megabytes(side.pass_through, batch(0)) for way, side in both.items()}
     seconds: dict[str, list[float]] = {way: [] for way in both}
     for number in range(1, rounds + 1):
         for way, side in both.items():
             seconds[way].append(side.seconds(batch(number)))
-    return {"megabytes": memory, "seconds": seconds}
+    return seconds
+
+
+def pass_of(way: str, bf16: bool) -> Callable[[], Any]:
+    """A side's forward and backward, for a process of its own."""
+    return partial(sides(bf16)[way].pass_through, batch(0))
 
 
 def main() -> None:
     quick = quick_option(__doc__)
     record = Record("lora", keep=not quick)
-    found = {
-        name: record(name, partial(measure, bf16, 2 if quick else 12))
-        for name, bf16 in (("float32", False), ("bfloat16", True))
-    }
+    found, memory = {}, {}
+    for name, bf16 in (("float32", False), ("bfloat16", True)):
+        found[name] = record(name, partial(measure, bf16, 2 if quick else 12))
+        for way in found[name]:
+            how = partial(peak_megabytes, pass_of, way, bf16)
+            memory[f"{name}, {way}"] = record(f"MB, {name}, {way}", how)
     about = machine("transformers", "peft")
     rows = {}
     print("| | seconds | peak MB |\n|---|---|---|")
-    for name, result in found.items():
-        for way, seconds in result["seconds"].items():
-            median, memory = statistics.median(seconds), result["megabytes"][way]
-            rows[f"{name}, {way}"] = {"seconds": median, "megabytes": memory}
-            print(f"| {name}, {way} | {median:.2f} | {memory:,.0f} |")
-    record.finish(about, rows=rows, seconds={n: r["seconds"] for n, r in found.items()})
+    for name, sides_of in found.items():
+        for way, seconds in sides_of.items():
+            case, median = f"{name}, {way}", statistics.median(seconds)
+            rows[case] = {"seconds": median, "megabytes": memory[case]}
+            print(f"| {case} | {median:.2f} | {memory[case]:,.0f} |")
+    record.finish(about, rows=rows, seconds=found)
 
 
 if __name__ == "__main__":

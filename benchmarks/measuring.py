@@ -5,7 +5,10 @@ results/.NAME.partial.json      what is measured so far; gone when the benchmark
 """
 
 import argparse
+import ctypes
 import json
+import multiprocessing
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -39,6 +42,41 @@ def machine(*packages: str) -> dict[str, object]:
         "python": sys.version.split()[0],
         **{name: version(name) for name in ("torch", *packages)},
     }
+
+
+def peak_megabytes(make: Callable[..., Callable[[], Any]], *arguments: Any) -> float:
+    """What a call needs at the most, above what is resident between calls. (Linux only.)
+
+    That is what the system sees of gradients, activations and workspace. It is measured in a
+    process of its own.
+
+    Args:
+        make: Called there with the arguments, it builds what is needed and returns the call, which
+            is then made three times: the first two make what is made once.
+    """
+    # The allocator is to give large blocks back to the system at once: then what is resident is
+    # what is in use. (It reads this when a process starts.)
+    os.environ["MALLOC_MMAP_THRESHOLD_"] = os.environ["MALLOC_TRIM_THRESHOLD_"] = "65536"
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_peak, (make, arguments, torch.get_num_threads()))
+
+
+def _peak(make: Callable[..., Callable[[], Any]], arguments: tuple, threads: int) -> float:
+    torch.set_num_threads(threads)
+    call = make(*arguments)
+    for _ in range(2):
+        call()
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins again here
+    between = _resident("VmRSS")
+    call()
+    return (_resident("VmHWM") - between) / 1e6
+
+
+def _resident(which: str) -> int:
+    """Bytes: VmRSS now, VmHWM at the most."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(which))
 
 
 class Record:

@@ -13,21 +13,19 @@ step, less what is resident between steps. That is what the system sees of gradi
 and workspace; weights and AdamW's means, which are there all the time, are not in it. (Linux only.)
 """
 
-import ctypes
-import multiprocessing
 import os
 import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
-from measuring import Record, machine, quick_option
+from measuring import Record, machine, peak_megabytes, quick_option
 
 from course_utils.models.gpt import GPT, PRESETS
 from course_utils.training.cpu_attention import StoredScores
@@ -104,31 +102,9 @@ def seconds(rows: int, seq: int, rounds: int) -> dict[str, Any]:
             "losses": losses}  # fmt: skip
 
 
-def megabytes(name: str, rows: int, seq: int) -> float:
-    """What a step needs on top of weights and optimiser, measured in a process of its own."""
-    # The allocator is to give large blocks back to the system at once: then what is resident is
-    # what is in use. (It reads this when a process starts.)
-    os.environ["MALLOC_MMAP_THRESHOLD_"] = os.environ["MALLOC_TRIM_THRESHOLD_"] = "65536"
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_peak, (name, rows, seq, torch.get_num_threads()))
-
-
-def _peak(name: str, rows: int, seq: int, threads: int) -> float:
-    torch.set_num_threads(threads)
-    learner = Learner(WAYS[name], rows, seq)
-    for number in range(2):  # makes AdamW's means, and compiles
-        learner.step(number)
-    ctypes.CDLL(None).malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins again here
-    between = _resident("VmRSS")
-    learner.step(2)
-    return (_resident("VmHWM") - between) / 1e6
-
-
-def _resident(which: str) -> int:
-    """Bytes: VmRSS now, VmHWM at the most."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(which))
+def step_of(name: str, rows: int, seq: int) -> Callable[[], Any]:
+    """A learner's step; weights and AdamW's means are there between steps."""
+    return partial(Learner(WAYS[name], rows, seq).step, 0)
 
 
 def main() -> None:
@@ -138,7 +114,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as empty:  # so that compiling takes what it takes at first
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = empty
         found = record("seconds per step", partial(seconds, rows, seq, rounds))
-        memory = {name: record(f"MB, {name}", partial(megabytes, name, rows, seq)) for name in WAYS}
+        memory = {
+            name: record(f"MB, {name}", partial(peak_megabytes, step_of, name, rows, seq))
+            for name in WAYS
+        }
     medians = {name: statistics.median(later) for name, later in found["later"].items()}
     speed_ups = {name: medians[PLAIN] / median for name, median in medians.items()}
     about = machine()

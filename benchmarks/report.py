@@ -152,6 +152,20 @@ def moe(result: dict[str, Any]) -> list[str]:
     return lines
 
 
+def lora(result: dict[str, Any]) -> list[str]:
+    about = result["machine"]
+    lines = [
+        f"LoRA of rank 8 on all matrices of SmolLM2-135M's blocks, forward and backward of 4 × 128 "
+        f"tokens, on {where(about)}, beside PEFT {about['peft']}:",
+        "",
+        "| | seconds | MB at the peak |",
+        "|---|--:|--:|",
+    ]
+    for case, row in result["rows"].items():
+        lines.append(f"| {case} | {row['seconds']:.2f} | {row['megabytes']:,.0f} |")
+    return lines
+
+
 TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "mnist": mnist,
     "char-shakespeare": char_shakespeare,
@@ -159,6 +173,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "generation": generation,
     "moe": moe,
     "mixed-precision": mixed_precision,
+    "lora": lora,
 }
 
 

@@ -37,6 +37,7 @@ from course_utils.training.language_task import ChatTask
 from course_utils.training.launch import refuse_missing_gpu
 from course_utils.training.precision import COMPUTE_DTYPE
 from course_utils.training.recall import Recall
+from course_utils.training.rng import seed_everything
 from course_utils.training.trainer import Trainer
 
 
@@ -97,6 +98,7 @@ def make_trainer(config: LoraConfig) -> Trainer:
     refuse_long_rows(config, model, config.base)
     if config.quantize:
         quantize_linears(model, config.quantize)
+    seed_everything(config.seed)
     lora.inject(model, settings)
     dtype = COMPUTE_DTYPE[chosen_precision(config.precision)]
     lora.narrow(model, dtype)
