@@ -31,7 +31,8 @@ class DpoConfig(LanguageConfig):
 
     Attributes:
         base: The chat model to begin with, and to keep close to: a run's name or folder.
-        data: A set of preferences by name, path or hf:owner/name; empty for the model's own pairs.
+        data: Sets of preferences by name, path or hf:owner/name, with commas between; empty for the
+            model's own pairs.
         tasks: What the exam asks, and what own pairs are about: additions, or a generator of
             reasoning-gym with its settings, such as chain_sum?max_terms=3&max_digits=1.
         n_tasks: Tasks to make own pairs of.
@@ -61,7 +62,8 @@ def make_trainer(config: DpoConfig) -> tuple[Trainer, dict[str, float]]:
     model, tokenizer = load_language_model(config.base)
     reference = copy.deepcopy(model)
     if config.data:
-        preferences = list(stream_preferences(config.data))
+        names = config.data.split(",")
+        preferences = [pair for name in names for pair in stream_preferences(name.strip())]
     else:
         tasks = tasks_named(config.tasks, config.n_tasks, "train", seed=0)
         preferences = own_preferences(

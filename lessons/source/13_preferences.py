@@ -66,7 +66,7 @@ from course_utils.training.runs import Run
 # %% [markdown] lang="en"
 # ## 1 · A model that does as people do
 #
-# Our model is tiny, and reads letter by letter: its tokenizer has the 256 bytes and the special tokens, and no merges. It is fine-tuned on sums, as in lesson 09. Only this time its teachers are careless. Seven in ten of the answers forget what is carried: 27 + 15 = 32.
+# Our model is tiny, and reads letter by letter: its tokenizer has the 256 bytes and the special tokens, and no merges. It is fine-tuned on sums, as in lesson 09. Only this time its teachers are careless. Six in ten of the answers forget what is carried: 27 + 15 = 32.
 
 # %%
 tokenizer = FastBPE.from_merges([], SPECIAL)
@@ -74,7 +74,7 @@ shape = GPTConfig(
     vocab=tokenizer.vocab_size, d_model=64, n_layers=3, n_heads=4, n_kv_heads=2, head_dim=16,
     d_ff=192, context=128,
 )  # fmt: skip
-sums = "additions?phrasings=1"
+sums = "additions?largest=49&phrasings=1"
 longest = 6  # tokens of an answer, with the one that ends it
 
 practice = tasks_named(sums, budget(smoke=40, cpu=4000), "train", seed=1)
@@ -107,7 +107,7 @@ def train(name: str, model: GPT, task, callbacks=(), **changes):
 
 n_sums = budget(smoke=120, cpu=16_000)
 corpus = chat_corpus(
-    f"tasks:{sums}&n={n_sums}&careless=0.7",
+    f"tasks:{sums}&n={n_sums}&careless=0.6",
     tokenizer,
     context=128,
     held_out=budget(smoke=0.2, cpu=0.02),
@@ -116,7 +116,7 @@ sft = ChatTask(
     train=corpus.train,
     validation=corpus.validation,
     context=128,
-    batch_size=budget(smoke=4, cpu=24),
+    batch_size=budget(smoke=4, cpu=16),
     measures=[exam.measure],
 )
 torch.manual_seed(0)
@@ -229,7 +229,7 @@ for beta in budget(smoke=(0.5,), cpu=(0.5, 0.05)):
     ).metrics()
 
 # %%
-preference_pictures.preference_curves(dpo_runs)
+preference_pictures.preference_curves(dpo_runs, before)
 
 # %%
 shown = {"the base": said(base)} | {f"DPO, β = {b:g}": said(m) for b, m in dpo_models.items()}
@@ -301,7 +301,7 @@ run = train(
     floor=0.3,
     evaluations=budget(smoke=2, cpu=5),
 )
-preference_pictures.reward_curves(read_rollouts(run.path), run.metrics())
+preference_pictures.reward_curves(read_rollouts(run.path), run.metrics(), before)
 
 # %%
 preference_pictures.what_it_says(
@@ -310,13 +310,13 @@ preference_pictures.what_it_says(
 print("\nTry a sum of your own:", said(policy, "What is 38 + 47?").most_common(2))
 
 # %% [markdown] lang="en"
-# Nobody has shown it a single right answer. It found them itself, among its own, and the held-out sums gain as much as the practised ones. That is also the limit: what it never says, it can never be rewarded for.
+# Nobody has shown it a right answer in this run. It found them itself, among its own, and sums that it never practised gain, too. That is also the limit: what it never says, it can never be rewarded for.
 #
 # A reward is all that counts here, so it had better be what we mean. If the program accepted any answer that *contains* the right number, the model would soon recite many numbers. And it has paid for its reward: the KL divergence is how far it is from everything else that the base knew.
 #
 # ## 5 · Learning from a teacher
 #
-# Now there is a model that adds well. A smaller one shall learn from it. The plain way: show it sums with right answers. The better way: show it what the teacher *thinks*. One question then teaches ten digits at once: that a 3 is likely, that 2 and 4 are not absurd, that 9 is.
+# Now there is a model that adds well. A smaller one shall learn from it. The plain way: show it sums with right answers. The better way: show it what the teacher *thinks*. Then every token teaches about all digits at once: which one is right, which ones are nearly right, and which are absurd.
 
 # %%
 teacher = policy
@@ -337,7 +337,7 @@ preference_pictures.two_directions()
 # %% exercise="distillation.soft_targets"
 
 # %% [markdown] lang="en"
-# Few sums, a student of a third of the size, and the same number of steps three times: with the right answers alone, and with the teacher, in both directions.
+# Few sums, a much smaller student, and the same number of steps three times: with the right answers alone, and with the teacher, in both directions.
 
 # %%
 use_mine(["13"])
@@ -419,7 +419,7 @@ moe_pictures.expert_shares(mixtures)
 # %% [markdown] lang="en"
 # ## 7 · At the size of the labs
 #
-# The same three methods at a million parameters, with a vocabulary of words, DPO and GRPO on a task of reasoning-gym. They take minutes each. So **this cell shows figures that came with the course**, measured on two processor cores. They were made by the following commands; set `RUN_LABS = True` and the last one is run here, for figures of your own.
+# The same three methods at a million parameters, with a vocabulary of words. DPO and GRPO learn a task of reasoning-gym, sums and differences of two or three digits, after careless teachers again. The small student learns additions from few examples; its "before" is the same student without a teacher. They take minutes each. So **this cell shows figures that came with the course**, measured on two processor cores. They were made by the following commands; set `RUN_LABS = True` and the last one is run here, for figures of your own.
 #
 # ```
 # python labs/pretrain.py --recipe nano

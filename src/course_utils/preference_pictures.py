@@ -52,17 +52,22 @@ def dpo_curve(beta: float = 1.0) -> None:
     axes.legend()
 
 
-def preference_curves(runs: Mapping[str, Sequence[Mapping[str, float]]]) -> None:
-    """Rewards of both answers, KL to the reference, and exact match, over the steps of DPO runs."""
+def preference_curves(runs: Mapping[str, Sequence[Mapping[str, float]]], before: float) -> None:
+    """Rewards of both answers, KL to the reference, and exact match, over the steps of DPO runs.
+
+    Args:
+        before: exact match of the reference, 0 to 1: where all runs begin.
+    """
     _, (left, middle, right) = plt.subplots(1, 3, figsize=(12, 3.2))
     for (name, rows), colour in zip(runs.items(), COLOURS, strict=False):
         measured = [row for row in rows if "val_loss" in row]
-        at = [row["step"] for row in measured]
+        at = [0, *(row["step"] for row in measured)]
         for key, style in (("val_chosen_reward", "o-"), ("val_rejected_reward", "o--")):
-            values = [row[key] for row in measured]
+            values = [0.0, *(row[key] for row in measured)]
             left.plot(at, values, style, ms=3, color=colour)
-        middle.plot(at, [row["val_kl"] for row in measured], "o-", ms=3, color=colour, label=name)
-        shares = [100 * row["val_exact_match"] for row in measured]
+        kl = [0.0, *(row["val_kl"] for row in measured)]
+        middle.plot(at, kl, "o-", ms=3, color=colour, label=name)
+        shares = [100 * before, *(100 * row["val_exact_match"] for row in measured)]
         right.plot(at, shares, "o-", ms=3, color=colour, label=name)
     left.axhline(0, color=GREY, lw=1)
     left.set(title="Rewards: chosen (—), rejected (- -)", ylabel="β · (log π − log π_ref)")
@@ -135,9 +140,13 @@ def kl_estimates(draws: int = 20_000) -> None:
 
 
 def reward_curves(
-    rollouts: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, float]]
+    rollouts: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, float]], before: float
 ) -> None:
-    """Mean reward of what the policy tries, its KL to the reference, and the exam."""
+    """Mean reward of what the policy tries, its KL to the reference, and the exam.
+
+    Args:
+        before: exact match of the reference, 0 to 1.
+    """
     _, (left, middle, right) = plt.subplots(1, 3, figsize=(12, 3.2))
     steps = [line["step"] for line in rollouts]
     rewards = [line["reward"] for line in rollouts]
@@ -145,10 +154,11 @@ def reward_curves(
     left.plot(steps, smooth(rewards, 5), color=BLUE)
     left.set(title="Reward of its own answers", ylabel="mean mark", ylim=(0, 1.02))
     measured = [row for row in rows if "val_loss" in row]
-    at = [row["step"] for row in measured]
-    middle.plot(at, [row["val_kl"] for row in measured], "o-", ms=4, color=ORANGE)
+    at = [0, *(row["step"] for row in measured)]
+    middle.plot(at, [0.0, *(row["val_kl"] for row in measured)], "o-", ms=4, color=ORANGE)
     middle.set(title="Distance from the reference", ylabel="KL, nats per answer", ylim=(0, None))
-    right.plot(at, [100 * row["val_exact_match"] for row in measured], "o-", ms=4, color=GREEN)
+    shares = [100 * before, *(100 * row["val_exact_match"] for row in measured)]
+    right.plot(at, shares, "o-", ms=4, color=GREEN)
     right.set(title="Held-out sums", ylabel="% right", ylim=(0, 101))
     for axes in (left, middle, right):
         axes.set_xlabel("step")
