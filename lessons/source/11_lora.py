@@ -118,7 +118,7 @@ new, new_held_out = read_new()
 
 torch.manual_seed(0)
 base = gpt.GPT(replace(PRESETS["nano"], vocab=tokenizer.vocab_size, context=context))
-learn(base, old, steps=budget(smoke=15, cpu=250, gpu=2000), lr=3e-3)
+learn(base, old, steps=budget(smoke=15, cpu=200, gpu=2000), lr=3e-3)
 start = measure(base, old_held_out), measure(base, new_held_out)
 print(f"{base.config.n_parameters():,} parameters")
 print(f"what it has read:     {start[0]:.3f} nats per token")
@@ -128,7 +128,7 @@ print(f"what it has not read: {start[1]:.3f}")
 # Now fine-tune it in full: all matrices of its blocks may move. (We leave the embedding and the norms alone, so that the comparison below is about matrices only.)
 
 # %%
-steps = budget(smoke=6, cpu=100, gpu=500)
+steps = budget(smoke=6, cpu=80, gpu=500)
 
 
 def matrices(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -252,15 +252,15 @@ with torch.no_grad():
 trained = {}
 curves = {"alpha / rank": {}, "alpha / √rank": {}}
 for rank in budget(smoke=(4,), cpu=(1, 4, 32)):
-    for name, settings in (
-        ("alpha / rank", LoRAConfig(rank=rank, alpha=4, targets=everywhere)),
-        ("alpha / √rank", LoRAConfig(rank=rank, alpha=2, rslora=True, targets=everywhere)),
-    ):
-        model = copy.deepcopy(base)
-        lora.inject(model, settings)
-        optimizer = learn(model, new, steps, lr=1e-2)
+    plain = LoRAConfig(rank=rank, alpha=4, targets=everywhere)
+    stabilised = LoRAConfig(rank=rank, alpha=2, rslora=True, targets=everywhere)
+    for name, settings in zip(curves, (plain, stabilised), strict=True):
+        if settings.scale not in trained.setdefault(rank, {}):
+            model = copy.deepcopy(base)
+            lora.inject(model, settings)
+            trained[rank][settings.scale] = model, learn(model, new, steps, lr=1e-2)
+        model, _ = trained[rank][settings.scale]
         curves[name][rank] = measure(model, new_held_out)
-        trained[name, rank] = model, optimizer
 lora_pictures.loss_by_rank(
     {"full fine-tuning, cut afterwards": cut, **{f"LoRA, {k}": v for k, v in curves.items()}},
     {"before fine-tuning": start[1], "full fine-tuning": full_loss},
@@ -268,20 +268,20 @@ lora_pictures.loss_by_rank(
 )
 
 # %%
-adapted, adapted_optimizer = trained["alpha / rank", 4]
+adapted, adapted_optimizer = trained[4][1.0]
 gained = (start[1] - curves["alpha / rank"][4]) / (start[1] - full_loss)
 cut_gain = (start[1] - cut[4]) / (start[1] - full_loss)
 print(f"rank 4, cut from the full update: {cut_gain:.0%} of full fine-tuning's gain")
 print(f"rank 4, trained as rank 4:        {gained:.0%}")
 
 # %% [markdown] lang="en"
-# Compare the curves at the same rank. Who knows from the start that there are only a few directions uses them better than who cuts them out of something larger.
+# Compare the curves at the same rank. Given time to learn, whoever knows from the start that there are only a few directions makes better use of them than whoever cuts them out of something larger. (The quick profile is too short to show it.)
 #
 # And what about the text that it knew before? Down is learned, right is forgotten:
 
 # %%
 ends = {"full fine-tuning": full}
-ends |= {f"LoRA, rank {rank}": trained["alpha / rank", rank][0] for rank in curves["alpha / rank"]}
+ends |= {f"LoRA, rank {rank}": models[4 / rank][0] for rank, models in trained.items()}
 lora_pictures.learned_and_forgotten(
     start,
     {name: (measure(m, old_held_out), measure(m, new_held_out)) for name, m in ends.items()},
@@ -346,23 +346,32 @@ sizes = {"full": kept(full, full_optimizer), "LoRA, rank 4": kept(adapted, adapt
 lora_pictures.memory_bars(sizes)
 
 # %% [markdown] lang="en"
-# Then computed, for a model of seven billion weights. The frozen weights are all that is left, so now *they* are what to save on. That is **QLoRA** (Dettmers and others, 2023): keep the frozen base in 4 bits, and learn the thin matrices in full precision beside it. How 4 bits can be enough is lesson 12.
+# Then computed, for the shape of Llama 2 with seven billion weights and adapters of rank 16. The frozen weights are all that is left, so now *they* are what to save on. That is **QLoRA** (Dettmers and others, 2023): keep the frozen base in 4 bits, and learn the thin matrices in full precision beside it. How 4 bits can be enough is lesson 12.
 
 # %%
-n_all, n_thin = 7e9, 40e6  # rank 16 on all linear layers of such a model is about 40 million
-gigabytes = {
-    "full, float32": (4 * n_all, 4 * n_all, 8 * n_all),
-    "full, 16-bit weights and gradients": (2 * n_all, 2 * n_all, 8 * n_all),
-    "LoRA, 16-bit base": (2 * n_all + 4 * n_thin, 4 * n_thin, 8 * n_thin),
-    "QLoRA, 4-bit base": (0.5 * n_all + 4 * n_thin, 4 * n_thin, 8 * n_thin),
+llama = gpt.GPTConfig(
+    vocab=32000, d_model=4096, n_layers=32, n_heads=32, n_kv_heads=32, head_dim=128, d_ff=11008,
+    tied=False, qk_norm=False,
+)  # fmt: skip
+with torch.device("meta"):
+    model = gpt.GPT(llama)
+    lora.inject(model, LoRAConfig(rank=16, targets=everywhere))
+thin, n_all = trainable_share(model)
+n_base = n_all - thin
+print(f"{n_base:,} weights, and {thin:,} in adapters")
+bytes_of = {
+    "full, float32": (4 * n_base, 4 * n_base, 8 * n_base),
+    "full, 16-bit weights and gradients": (2 * n_base, 2 * n_base, 8 * n_base),
+    "LoRA, 16-bit base": (2 * n_base + 4 * thin, 4 * thin, 8 * thin),
+    "QLoRA, 4-bit base": (0.5 * n_base + 4 * thin, 4 * thin, 8 * thin),
 }
 kinds = ("weights", "gradients", "optimiser")
 lora_pictures.memory_bars(
     {
         name: dict(zip(kinds, (b / 1e9 for b in parts), strict=True))
-        for name, parts in gigabytes.items()
+        for name, parts in bytes_of.items()
     },
-    unit="GB for 7 billion weights, activations not counted",
+    unit="GB for the shape of Llama 2 7B, activations not counted",
 )
 
 # %% [markdown] lang="en"
@@ -488,7 +497,7 @@ variants = {
     ),
     "the last block only": (LoRAConfig(rank=16, alpha=16, targets=("blocks.3.*",)), 1e-2),
 }
-play_steps = budget(smoke=3, cpu=40, gpu=300)
+play_steps = budget(smoke=3, cpu=30, gpu=300)
 
 for name, (settings, lr) in variants.items():
     model = copy.deepcopy(base)
