@@ -37,7 +37,8 @@ def levels_over(
     heights, edges = np.histogram(values, bins=bins, density=True)
     axes.fill_between(edges[:-1], heights, step="post", color=PALE, edgecolor=GREY, lw=0.8)
     highest, row = heights.max(), 0.13 * heights.max()
-    rare = values[np.argsort(np.abs(values))[-60:]]  # too few for the histogram to show them
+    far = values[np.abs(values - values.mean()) > 5 * values.std()]
+    rare = far[np.argsort(np.abs(far))[-60:]]  # too few for the histogram to show them
     axes.plot(rare, np.zeros_like(rare), "|", color=INK, ms=7, mew=0.8)
     for number, (name, points) in enumerate(levels.items(), start=1):
         colour = COLOURS[(number - 1) % len(COLOURS)]
