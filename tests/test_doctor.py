@@ -228,7 +228,7 @@ def test_the_table_of_needs_names_the_data_that_lessons_load() -> None:
     for source in sources:
         by_name = (
             r'load_(?:images|documents|pretrained)\("([\w-]+)"'
-            r'|data = budget\(smoke="sample", cpu="(\w+)"'
+            r'|budget\(smoke="sample", cpu="(\w+)"'
         )
         found = re.findall(by_name, source.read_text(encoding="utf-8"))
         # A model's name is written with hyphens; the data set that it is made from, without.
