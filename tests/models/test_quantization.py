@@ -373,3 +373,30 @@ def test_parts_of_a_weight_say_how_many_bits_it_takes() -> None:
     for name, bits in expected.items():
         parts = quantize_weight(weight, Scheme.parse(name))
         assert bits_per_weight(parts, weight.numel()) == pytest.approx(bits, abs=0.01), name
+
+
+def test_adapters_learn_beside_a_frozen_model_in_four_bits() -> None:
+    """QLoRA: the gradients are those beside the unpacked weights, under autocast too."""
+    from course_utils.models.lora import LoRAConfig, inject
+
+    tokens = torch.randint(50, (2, 20), generator=torch.Generator().manual_seed(0))
+    gradients: dict[tuple[bool, bool], list[torch.Tensor]] = {}
+    for packed in (True, False):
+        for sixteen in (True, False):
+            torch.manual_seed(0)
+            model = GPT(SMALL)
+            quantize_linears(model, "nf4-g32")
+            if not packed:
+                dequantize_linears(model)
+            torch.manual_seed(1)
+            inject(model, LoRAConfig(rank=2, targets=("attention.query", "mlp.down")))
+            with torch.autocast("cpu", torch.bfloat16, enabled=sixteen):
+                loss = model(tokens[:, :-1], targets=tokens[:, 1:])
+            loss.backward()
+            trained = {n: p.grad for n, p in model.named_parameters() if p.requires_grad}
+            assert len(trained) == 2 * 2 * 2
+            gradients[packed, sixteen] = [g for g in trained.values() if g is not None]
+    for sixteen, rtol in ((True, 0.05), (False, 1e-4)):
+        for mine, theirs in zip(gradients[True, sixteen], gradients[False, sixteen], strict=True):
+            assert (mine - theirs).norm() <= rtol * theirs.norm()
+        assert sum(g.norm() > 0 for g in gradients[True, sixteen]) == 4  # `up`; `down` waits for it
