@@ -275,7 +275,7 @@ print(f"rank 4, cut from the full update: {cut_gain:.0%} of full fine-tuning's g
 print(f"rank 4, trained as rank 4:        {gained:.0%}")
 
 # %% [markdown] lang="en"
-# Compare the curves at the same rank. Given time to learn, whoever knows from the start that there are only a few directions makes better use of them than whoever cuts them out of something larger. (The quick profile is too short to show it.)
+# Compare the curves at the same rank, first on the left. Whoever knows from the start that there is only one direction, or four, makes better use of them than whoever cuts them out of something larger. On the right it is the other way round: a large rank could do all that the cut one does, but after so few steps it has not found it. And there the two scales part. (The quick profile is too short to show any of this.)
 #
 # And what about the text that it knew before? Down is learned, right is forgotten:
 
@@ -457,7 +457,7 @@ except CourseError as problem:
     print(problem)
 
 # %% [markdown] lang="en"
-# Not at all. It has never been told what we want. The lab teaches it: 150 steps with eight conversations each, LoRA of rank 8 on all linear layers. It also gets a new name. And because nothing is free, the lab measures before and after how often the model guesses the next word of an encyclopedia, which has nothing to do with either.
+# It knows what JSON is, and would rather talk about it, or write a program, than do what we mean. The lab teaches it, with LoRA of rank 8 on all linear layers. It also gets a new name. And because nothing is free, the lab measures before and after how often the model guesses the next word of an encyclopedia, which has nothing to do with either.
 #
 # ```
 # python labs/lora.py --recipe lora-smollm2

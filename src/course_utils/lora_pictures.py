@@ -64,7 +64,7 @@ def energy_by_rank(cases: Mapping[str, Sequence[Float[Tensor, "values"]]]) -> No
         axes.plot(ranks, shares.mean(0), color=colour, label=name)
         axes.fill_between(ranks, shares.min(0), shares.max(0), color=colour, alpha=0.15, lw=0)
     axes.set(
-        title="The strongest directions hold most of an update",
+        title="A few directions hold far more than their share of an update",
         xlabel="directions kept (rank)",
         ylabel="% of the squared size",
         ylim=(0, 102),
