@@ -457,16 +457,17 @@ schemes = budget(
     ),
 )  # fmt: skip
 targets = ("*",)
-n = budget(smoke=2, cpu=6)
+n = budget(smoke=2, cpu=5)
 
 
 def tokens_per_second(model: GPT) -> float:
-    """One text alone, in bfloat16."""
-    prompt = tokenizer.encode("Once upon a time")
-    generate(model, [prompt], max_new_tokens=1)
-    began = time.perf_counter()
-    generate(model, [prompt], max_new_tokens=n, sampling=Sampling(seed=0))
-    return n / (time.perf_counter() - began)
+    """One text alone, in bfloat16; the better of two, because other programs only slow it down."""
+    prompt, seconds = tokenizer.encode("Once upon a time"), []
+    for _ in range(2):
+        began = time.perf_counter()
+        generate(model, [prompt], max_new_tokens=n, sampling=Sampling(seed=0))
+        seconds.append(time.perf_counter() - began)
+    return n / min(seconds)
 
 
 sixteen = copy.deepcopy(model).bfloat16()
