@@ -12,6 +12,7 @@ from course_utils.alignment.log_probs import token_log_probs
 from course_utils.alignment.preference import dpo_loss
 from course_utils.alignment.reinforcement import group_advantages, grpo_loss, kl_estimate
 from course_utils.grading import CheckFailure, Exercise, Mutant, assert_close, assert_equal
+from course_utils.models.gpt import moe
 from course_utils.models.gpt.loss import IGNORED
 
 
@@ -791,4 +792,145 @@ ROUTE = Exercise(
     ),
 )  # fmt: skip
 
-EXERCISES = (LOG_PROBS, DPO, ADVANTAGES, GRPO, SOFT_TARGETS, ROUTE)
+
+# --- Mixture of experts: balance -----------------------------------------------------------------
+
+
+def draw_routing(
+    rng: torch.Generator, *shape: int, n_experts: int = 5, top_k: int = 1
+) -> tuple[Tensor, Tensor]:
+    probabilities = draw_logits(rng, *shape, n_experts).softmax(-1)
+    return probabilities, probabilities.topk(top_k).indices
+
+
+def by_hand(student: Any, rng: torch.Generator) -> None:
+    """Four tokens and two experts, computed by hand"""
+    probabilities = torch.tensor([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [0.4, 0.6]])
+    chosen = torch.tensor([[0], [0], [0], [1]])
+    # f = (3/4, 1/4), P = (0.7, 0.3): 2 · (0.525 + 0.075)
+    found = student(probabilities, chosen)
+    assert_close(found, torch.tensor(1.2), "f = (0.75, 0.25), P = (0.7, 0.3): the loss is off")
+
+
+def a_row_each(student: Any, rng: torch.Generator) -> None:
+    """One number for each row, and a single one without rows"""
+    for shape in ((9,), (3, 8), (2, 2, 6)):
+        probabilities, chosen = draw_routing(rng, *shape)
+        expected = moe.balance_loss(probabilities, chosen)
+        assert_close(student(probabilities, chosen), expected, f"Tokens of shape {shape}: off")
+
+
+def several_choices(student: Any, rng: torch.Generator) -> None:
+    """With several experts for each token, every choice counts, and even loads still give 1"""
+    chosen = torch.tensor([[[0, 1], [2, 3], [1, 2], [3, 0]]])
+    even = torch.full((1, 4, 4), 0.25)
+    assert_close(student(even, chosen), torch.ones(1), "Two experts each, evenly: the loss is off")
+    probabilities, chosen = draw_routing(rng, 3, 7, top_k=3)
+    expected = moe.balance_loss(probabilities, chosen)
+    assert_close(student(probabilities, chosen), expected, "Three experts each: the loss is off")
+
+
+def pushes_back(student: Any, rng: torch.Generator) -> None:
+    """The gradient lowers the probability of experts that are chosen too often"""
+    probabilities, chosen = draw_routing(rng, 2, 8)
+    mine, twin = (probabilities.clone().requires_grad_() for _ in range(2))
+    loss = student(mine, chosen)
+    expected = moe.balance_loss(twin, chosen)
+    assert_close(loss, expected, "The loss is off")
+    if not loss.requires_grad:
+        raise CheckFailure("No gradient flows from the loss back to the probabilities")
+    loss.sum().backward()
+    expected.sum().backward()
+    assert_close(mine.grad, twin.grad, "The gradient of the probabilities is off")
+
+
+def padding_does_not_count(student: Any, rng: torch.Generator) -> None:
+    """Padding is seen neither by f nor by P, and a row of padding gives 0"""
+    probabilities, chosen = draw_routing(rng, 3, 8, top_k=2)
+    counts = torch.arange(8) < torch.tensor([[5], [8], [0]])
+    expected = moe.balance_loss(probabilities, chosen, counts)
+    message = "5, 8 and 0 of 8 tokens count: the losses are off"
+    assert_close(student(probabilities, chosen, counts), expected, message)
+
+
+EVEN = "return n_experts * (hits.mean(-2) * probabilities.mean(-2)).sum(-1)"
+
+BALANCE = Exercise(
+    id="moe.balance_loss",
+    reference="course_utils.models.gpt.moe:balance_loss",
+    title="Even loads",
+    points=4,
+    minutes=20,
+    difficulty=3,
+    checks=(by_hand, a_row_each, several_choices, pushes_back, padding_does_not_count),
+    mutants=(
+        Mutant(
+            replace=(EVEN + "\n    real",
+                     "return (hits.mean(-2) * probabilities.mean(-2)).sum(-1)\n    real"),
+            says="The factor n_experts is missing: even loads should give 1, whatever the number "
+            "of experts.",
+            why="The sum is the idea; the factor looks like a mere scale.",
+        ),
+        Mutant(
+            replace=("scatter(-1, chosen, 1.0 / top_k)", "scatter(-1, chosen, 1.0)"),
+            says="Your shares add up to top_k. There are seq · top_k choices: divide by top_k, "
+            "too.",
+            why="Switch has a single choice per token; and transformers leaves it out as well.",
+        ),
+        Mutant(
+            replace=("scatter(-1, chosen, 1.0 / top_k)", "scatter(-1, chosen[..., :1], 1.0)"),
+            says="You count each token's first choice alone. All of its top_k experts have work "
+            "with it.",
+            why="The paper has one choice per token.",
+        ),
+        Mutant(
+            replace=(EVEN + "\n    real",
+                     "return n_experts * (probabilities.mean(-2) ** 2).sum(-1)\n    real"),
+            says="You squared the mean probabilities, and the choices play no part. f is a share "
+            "of choices: count them.",
+            why="The soft version can be differentiated everywhere.",
+        ),
+        Mutant(
+            replace=(EVEN + "\n    real",
+                     "return n_experts * (hits.mean(-2) ** 2).sum(-1)\n    real"),
+            says="You squared the shares. A count passes no gradient, so nothing would be "
+            "learned: multiply them with the mean probabilities.",
+            why="Evenness of the load is what one wants, so one measures the load.",
+        ),
+        Mutant(
+            replace=(EVEN + "\n    real",
+                     "return n_experts * (hits * probabilities).mean(-2).sum(-1)\n    real"),
+            says="You multiply token by token and then take the mean. Take both means first: f and "
+            "P belong to an expert, not to a token.",
+            why="One mean instead of two.",
+        ),
+        Mutant(
+            replace=("    if counts is None:\n", "    if True:\n"),
+            says="You leave `counts` out: padding changes your loss.",
+            why="Without packed rows there is none.",
+        ),
+        Mutant(
+            replace=("n_tokens = real.sum(-2).clamp(min=1)", "n_tokens = probabilities.shape[-2]"),
+            says="You divide by the length of the row. With padding there are fewer tokens that "
+            "count: divide by their number.",
+            why="`mean` divides by everything there is.",
+        ),
+        Mutant(
+            replace=("real.sum(-2).clamp(min=1)", "real.sum(-2)"),
+            says="A row of padding alone gives 0/0, which is nan, and one nan spoils the whole "
+            "batch. Divide by at least 1.",
+            why="Such rows are rare.",
+        ),
+    ),
+    hints=(
+        "First a table like `probabilities`, with a number at each chosen expert and zeros "
+        "elsewhere: `torch.zeros_like(probabilities).scatter(-1, chosen, …)`.",
+        "f is the mean of that table over the tokens (axis −2), P the mean of the probabilities. "
+        "A choice counts 1 / top_k, so that f adds up to 1.",
+        "With `counts`, multiply both by counts[..., None] before summing over the tokens, and "
+        "divide by the number of tokens that count, at least 1.",
+    ),
+)  # fmt: skip
+
+
+EXERCISES = (LOG_PROBS, DPO, ADVANTAGES, GRPO, SOFT_TARGETS, ROUTE, BALANCE)

@@ -236,7 +236,7 @@ shown = {"the base": said(base)} | {f"DPO, β = {b:g}": said(m) for b, m in dpo_
 preference_pictures.what_it_says(shown, right, careless)
 
 # %% [markdown] lang="en"
-# Look at the left picture. DPO asks for one thing only: that the two rewards move apart. It does not ask that the chosen answer becomes more likely; both may fall, as long as the rejected one falls faster. What is taken from both goes somewhere, to answers that nobody has looked at. A small β lets that happen: moving is cheap, so the model moves far. The KL divergence in the middle tells you, before the exam does.
+# Look at the left picture. DPO asks for one thing only: that the two rewards move apart. It does not ask that the chosen answer becomes more likely; both may fall, as long as the rejected one falls faster. What is taken from the rejected answer goes somewhere, and some of it to answers that nobody has looked at (grey). With a small β moving is cheap, so the model moves far for the same distance of rewards. Then the loss falls, more pairs are ranked rightly, and the exam may get worse all the same. The KL divergence in the middle is the warning.
 #
 # ## 4 · Learning by trying
 #
@@ -394,7 +394,16 @@ preference_pictures.compare(taught, title="The same sums, the same steps")
 # %% exercise="moe.route"
 
 # %% [markdown] lang="en"
-# What stops the router from sending everything to one expert? The expert that is chosen learns, so it gets better, so it is chosen more. Training therefore adds a small *balance loss*, which is 1 when all experts have equal shares, and more otherwise. Here are two mixtures after a short training on the sums, without and with it.
+# What stops the router from sending everything to one expert? The expert that is chosen learns, so it gets better, so it is chosen more. Training therefore adds a small **balance loss**. For each expert $e$ of $n$, let $f_e$ be its share of the choices, and $P_e$ the mean of its probability:
+#
+# $$\text{balance} = n \sum_e f_e \, P_e$$
+#
+# It is 1 when all experts have equal shares, and more otherwise. $f$ is a count and has no gradient. $P$ has one, and the busier the expert, the more of it: the overworked are chosen less.
+
+# %% exercise="moe.balance_loss"
+
+# %% [markdown] lang="en"
+# Here are two mixtures after a short training on the sums, without and with it.
 
 # %%
 use_mine(["13"])
