@@ -10,7 +10,7 @@
 # %% [markdown] lang="en"
 # # 10 · Mixed precision
 #
-# Until now every number took 32 bits. Training in 16 takes half the memory and, on hardware made for it, a fraction of the time. And it goes wrong in ways that nothing warns you of: a gradient that is silently 0, a sum that stops growing, a loss that is NaN at step 4,000. This lesson takes the formats apart, down to the bits, so that you know beforehand what survives in them. Then it puts them to use, measures what each trick saves, and ends in a hospital for training runs.
+# Most numbers in training have taken 32 bits so far. In 16 they take half the room, and on hardware made for it, products take a fraction of the time. And it goes wrong in ways that nothing warns you of: a gradient that is silently 0, a sum that stops growing, a loss that is NaN at step 4,000. This lesson takes the formats apart, down to the bits, so that you know beforehand what survives in them. Then it puts them to use, measures what each trick saves, and ends in a hospital for training runs.
 #
 # **About 120 minutes. You need** lesson 07.
 #
@@ -238,7 +238,7 @@ torch.manual_seed(0)
 small = GPT(replace(PRESETS["nano"], vocab=512, d_model=64, n_layers=2, n_heads=2, n_kv_heads=1,
                     d_ff=128, context=128)).to(device)  # fmt: skip
 optimizer = torch.optim.AdamW(small.parameters(), lr=4e-3)
-scaler = LossScaler(factor=began, interval=8)
+scaler = LossScaler(factor=began, interval=3)
 factors, took, losses = [], [], []
 for _ in range(budget(smoke=20, cpu=60)):
     with torch.autocast(device.type, torch.float16):
@@ -251,7 +251,7 @@ for _ in range(budget(smoke=20, cpu=60)):
 precision_pictures.scale_trace(factors, took, losses, title="The factor finds its place")
 
 # %% [markdown] lang="en"
-# The saw is healthy: up until something overflows, one step left out, down. (With PyTorch's defaults, `interval` is 2,000, and a step is lost that rarely.) In bf16 you need none of this: its gradients reach as far as fp32's.
+# A saw like this is healthy: up until something overflows, one step left out, down. (Here the factor tries again after three steps, so that there is something to see. PyTorch's `interval` is 2,000, and a step is lost that rarely.) In bf16 you need none of this: its gradients reach as far as fp32's.
 #
 # ## 5 · Sums stay in fp32
 #
@@ -342,7 +342,7 @@ for name, dtype, n in (
 ):
     a, b = torch.randn(2, n, n).to(device, dtype)
     speeds[name] = 2 * n**3 / milliseconds(torch.matmul, a, b, repeats=3) / 1e6
-    print(f"matrix products in {name}: {speeds[name]:8,.0f} billion operations per second")
+    print(f"matrix products in {name}: {speeds[name]:8,.1f} billion operations per second")
 print(f"bf16 is {speeds['bf16'] / speeds['fp32']:.1f} times as fast as fp32 here.")
 
 # %%
@@ -394,6 +394,8 @@ print(f"The weights take {weights:.0f} MB, their gradients as much, AdamW's two 
 
 # %% [markdown] lang="en"
 # Read it like a bill. The memory on the right is what a step needs on top of weights and optimiser state: the gradients, which no technique makes smaller here, and the activations, which are what the techniques cut. Accumulation and recomputing pay for it with time. How much time bf16 saves hangs on the hardware: see what the cell above said about yours.
+#
+# Two things in it surprise people. bf16 does **not** halve the memory: the gradients stay in fp32, so does what the norms compute, and autocast keeps a 16-bit copy of every weight beside it. And accumulation *on top of* recomputing can need more than recomputing alone. With a single part, activations are at their most before there is any gradient; with four, the first part's gradients lie there while the second goes forward. Techniques do not simply add up, so measure the combination that you mean to use.
 #
 # All of this is one setting each in the course's `Trainer`: `precision="bf16"`, `accumulation=4`, `checkpoint_activations=True`, and `compile=True`, which fuses operations and pays in long runs. [Tests](../tests/training/test_precision.py) hold each of them to the plain run. `precision="fp8"` works on GPUs that have it; elsewhere it tells you what is missing:
 
