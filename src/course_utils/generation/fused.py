@@ -43,8 +43,11 @@ class FusedBlock:
             biases = (attention.query.bias, attention.key.bias, attention.value.bias)
             self.bias = torch.cat(biases).to(dtype)
         self.query_key_norm = None
-        if isinstance(attention.query_norm, RMSNorm):
-            query_norm, key_norm = attention.query_norm.weight, attention.key_norm.weight
+        query_norm, key_norm = (
+            norm.weight if isinstance(norm, RMSNorm) else None
+            for norm in (attention.query_norm, attention.key_norm)
+        )
+        if query_norm is not None and key_norm is not None:
             heads = [len(part) // len(query_norm) for part in joined[:2]]
             rows = (query_norm.expand(heads[0], -1), key_norm.expand(heads[1], -1))
             self.query_key_norm = torch.cat(rows)[:, None].to(dtype)
