@@ -594,7 +594,7 @@ for tensor in reader.tensors[:5]:
 print({precision: f"{size:.1f} MB" for precision, size in sizes.items()})
 
 # %% [markdown] lang="en"
-# Two things have to be exactly right, and both go wrong silently. llama.cpp pairs the features that RoPE turns as neighbours in models of Llama's shape, and as halves in those of Qwen3's. So the rows of queries and keys are reordered for one, and not for the other. And the text must be cut into words as it was in training. llama.cpp knows a fixed list of ways; the course's own tokenizer cuts like none of them exactly, and the export names the nearest. Our tests hold the file to the model by its logits, in transformers.
+# Two things have to be exactly right, and both go wrong silently. llama.cpp pairs the features that RoPE turns as neighbours in models of Llama's shape, and as halves in those of Qwen3's. So the rows of queries and keys are reordered for one, and not for the other. And the text must be cut into words as it was in training. llama.cpp knows a fixed list of ways; the course's own tokenizer cuts like none of them exactly, and the export names the nearest, with which nearly all texts become the same tokens. Our tests hold the file to the model by its logits, in transformers.
 
 # %%
 blocks = {tensor.name: tensor for tensor in reader.tensors}
@@ -615,7 +615,7 @@ folder.rmdir()
 # %% [markdown] lang="en"
 # The numbers differ a little: Q4_0 uses −8 as well, and its scale has 16 bits.
 #
-# To run such a file, install llama.cpp and say `llama-cli -m my-chat-model.gguf`. For ollama, write a file named `Modelfile` with the line `FROM ./my-chat-model.gguf`, then `ollama create mine -f Modelfile` and `ollama run mine`. (When this lesson was written, files of all three shapes were loaded with llama.cpp's library, in the package xllamacpp 2026.10: the same tokens, and log-probabilities within 0.01. The commands are those of the programs' manuals.)
+# To run such a file, install llama.cpp and say `llama-cli -m my-chat-model.gguf`. For ollama, write a file named `Modelfile` with the line `FROM ./my-chat-model.gguf`, then `ollama create mine -f Modelfile` and `ollama run mine`. (When this lesson was written, files of all three shapes were loaded with llama.cpp's library, in the package xllamacpp 2026.10: the same tokens, and log-probabilities within 0.01; and lesson 09's chat model gave the same answers in `q8_0` and `q4_0`. The commands are those of the programs' manuals.)
 #
 # ## What you have now
 #
