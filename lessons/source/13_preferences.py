@@ -316,10 +316,24 @@ print("\nTry a sum of your own:", said(policy, "What is 38 + 47?").most_common(2
 #
 # ## 5 · Learning from a teacher
 #
-# Now there is a model that adds well. A smaller one shall learn from it. The plain way: show it sums with right answers. The better way: show it what the teacher *thinks*. Then every token teaches about all digits at once: which one is right, which ones are nearly right, and which are absurd.
+# Now there is a model that adds well. It goes to school once more, with right answers this time, and becomes the teacher of a smaller one. How does one pass on what it knows? The plain way: show it sums with right answers. The better way: show it what the teacher *thinks*. Then every token teaches about all digits at once: which one is right, which ones are nearly right, and which are absurd.
 
 # %%
-teacher = policy
+teacher = copy.deepcopy(policy)
+lessons = chat_corpus(
+    f"tasks:{sums}&n={budget(smoke=120, cpu=8000)}",
+    tokenizer,
+    context=128,
+    held_out=budget(smoke=0.2, cpu=0.02),
+)
+school = ChatTask(
+    train=lessons.train,
+    validation=lessons.validation,
+    context=128,
+    batch_size=budget(smoke=4, cpu=16),
+    measures=[exam.measure],
+)
+train("teacher", teacher, school, steps=budget(smoke=2, cpu=150), evaluations=1)
 with torch.no_grad():
     logits = teacher(torch.tensor([[*ids, *tokenizer.encode("4")]]))[0, -1]
 names = [repr(tokenizer.decode([number]))[1:-1] for number in range(tokenizer.vocab_size)]
@@ -337,14 +351,14 @@ preference_pictures.two_directions()
 # %% exercise="distillation.soft_targets"
 
 # %% [markdown] lang="en"
-# Few sums, a much smaller student, and the same number of steps three times: with the right answers alone, and with the teacher, in both directions.
+# The student is much smaller, and has only 250 sums to learn from. With right answers alone it soon knows them by heart. The teacher's distributions say more about each of them. The same student, the same steps, three times: with the right answers alone, and with the teacher, in both directions.
 
 # %%
 use_mine(["13"])
 
 # %%
 few = chat_corpus(
-    f"tasks:{sums}&n={budget(smoke=100, cpu=1500)}",
+    f"tasks:{sums}&n={budget(smoke=100, cpu=250)}",
     tokenizer,
     context=128,
     held_out=budget(smoke=0.2, cpu=0.05),
@@ -366,7 +380,7 @@ for name, how in students.items():
         train=few.train,
         validation=few.validation,
         context=128,
-        batch_size=budget(smoke=4, cpu=24),
+        batch_size=budget(smoke=4, cpu=16),
         teacher=teacher,
         measures=[exam.measure],
         **how,
@@ -375,7 +389,7 @@ for name, how in students.items():
         f"student-{len(taught)}",
         student,
         task,
-        steps=budget(smoke=4, cpu=250),
+        steps=budget(smoke=4, cpu=200),
         evaluations=budget(smoke=1, cpu=5),
     ).metrics()
 sizes = [sum(p.numel() for p in model.parameters()) for model in (teacher, student)]
@@ -383,6 +397,9 @@ print(f"teacher {sizes[0]:,} parameters, student {sizes[1]:,}")
 
 # %%
 preference_pictures.compare(taught, title="The same sums, the same steps")
+
+# %% [markdown] lang="en"
+# None of them gets far with so few sums; what differs is how much they make of them. With thousands of sums the right answers alone are as good, and free of the teacher's mistakes: a teacher is worth most where examples are few, or where there are questions without answers.
 
 # %% [markdown] lang="en"
 # ## 6 · More knowledge, the same work

@@ -132,7 +132,9 @@ def kl_estimates(draws: int = 20_000) -> None:
     _, axes = plt.subplots(figsize=(7, 2.8))
     for (name, values), colour in zip(estimates.items(), (GREY, BLUE), strict=True):
         label = f"{name}: mean {values.mean():.3f}, spread {values.std():.3f}"
-        axes.hist(values, bins=np.linspace(-1, 1, 80), color=colour, alpha=0.75, label=label)
+        axes.hist(
+            values, bins=np.linspace(-1, 1, 80).tolist(), color=colour, alpha=0.75, label=label
+        )
     axes.axvline(exact, color=ORANGE, label=f"the KL divergence: {exact:.3f}")
     axes.set(title="The same mean, and k3 is never negative", xlabel="estimate from one draw")
     axes.set(ylabel="draws", yscale="log")
