@@ -1,17 +1,12 @@
-"""Pictures of a mixture of experts: who has how much work, and which tokens go to whom."""
+"""Pictures of a mixture of experts: who has how much work."""
 
-from collections.abc import Mapping, Sequence
-from html import escape
+from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
-from IPython.display import HTML, display
 from jaxtyping import Float
-from matplotlib.colors import to_hex, to_rgb
 from torch import Tensor
 
 from course_utils.plots import COLOURS, INK
-
-SHADES = (0.25, 0.4)  # how strongly a token is coloured: neighbours are told apart
 
 
 def expert_shares(cases: Mapping[str, Float[Tensor, "layers n_experts"]]) -> None:
@@ -41,24 +36,3 @@ def expert_shares(cases: Mapping[str, Float[Tensor, "layers n_experts"]]) -> Non
         axes.set(title=title, xlim=(0, 100), xlabel="% of the tokens, one colour per expert")
         axes.grid(False)
     grid[0][0].invert_yaxis()
-
-
-def tokens_by_expert(pieces: Sequence[str], experts: Sequence[int]) -> None:
-    """A text whose tokens have the colours of the experts that they went to."""
-    spans = []
-    for place, (piece, expert) in enumerate(zip(pieces, experts, strict=True)):
-        text = escape(piece).replace("\n", "⏎<br>")
-        style = f"background:{_pale(expert, SHADES[place % 2])};color:{INK}"
-        spans.append(f'<span style="{style}" title="expert {expert + 1}">{text}</span>')
-    legend = " ".join(
-        f'<span style="background:{_pale(e, 0.5)};color:{INK};padding:0 .6em">expert {e + 1}</span>'
-        for e in sorted(set(experts))
-    )
-    style = "font-family:monospace;line-height:1.7;white-space:pre-wrap;max-width:62em"
-    display(HTML(f'<div style="{style}">{"".join(spans)}</div><p>{legend}</p>'))
-
-
-def _pale(expert: int, share: float) -> str:
-    """An expert's colour, mixed with so much white that dark letters stand on it well."""
-    red, green, blue = (1 - share * (1 - part) for part in to_rgb(COLOURS[expert % len(COLOURS)]))
-    return to_hex((red, green, blue))
