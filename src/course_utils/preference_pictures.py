@@ -183,7 +183,7 @@ def before_and_after(scores: Mapping[str, tuple[float, float]], kl: Mapping[str,
         axes.text(103, row, f"KL {kl[name]:.2f}", va="center", fontsize=9, color=INK)
     axes.set_yticks(range(len(names)), names)
     axes.set(title="Held-out tasks", xlabel="% right", xlim=(0, 101), ylim=(len(names) - 0.5, -0.5))
-    axes.legend(loc="lower left")
+    axes.legend(loc="upper right")
 
 
 def soft_targets(
@@ -236,5 +236,5 @@ def compare(
         measured = [row for row in rows if "val_exact_match" in row]
         shares = [100 * row["val_exact_match"] for row in measured]
         axes.plot([row["step"] for row in measured], shares, "o-", ms=4, color=colour, label=name)
-    axes.set(title=title, xlabel="step", ylabel="% of held-out sums right", ylim=(0, 101))
-    axes.legend()
+    axes.set(title=title, xlabel="step", ylabel="% of held-out sums right", ylim=(0, None))
+    axes.legend(loc="upper left")
