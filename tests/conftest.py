@@ -11,9 +11,17 @@ threads = 1 if "PYTEST_XDIST_WORKER" in os.environ else min(2, os.cpu_count() or
 os.environ.setdefault("OMP_NUM_THREADS", str(threads))
 
 # Their tests share what a fixture of the module has trained or set up: one worker runs them all.
-SHARING = {"test_exact_resume", "test_mnist", "test_language_labs", "test_bootstrap"}
+SHARING = {
+    "test_exact_resume",
+    "test_mnist",
+    "test_language_labs",
+    "test_preference_labs",
+    "test_moe_lab",
+    "test_bootstrap",
+}
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.stem in SHARING:

@@ -460,10 +460,10 @@ except CourseError as problem:
 # It knows what JSON is, and would rather talk about it, or write a program, than do what we mean. The lab teaches it, with LoRA of rank 8 on all linear layers. It also gets a new name. And because nothing is free, the lab measures before and after how often the model guesses the next word of an encyclopedia, which has nothing to do with either.
 #
 # ```
-# python labs/lora.py --recipe lora-smollm2 --steps 150 --batch-size 8 --lr 1e-3
+# python labs/lora.py --recipe lora-smollm2
 # ```
 #
-# > **This takes longer than a lesson should on two cores**, so it does not run here. If you have run the command, the next cell shows your own run. Otherwise it shows a run with these settings that was recorded on two cores, while they had other work to do as well.
+# > **This takes longer than a lesson should on two cores**, so it does not run here. If you have run the command, the next cell shows your own run. Otherwise it shows a run that was recorded on two cores.
 
 # %%
 run = recorded("lora-smollm2")

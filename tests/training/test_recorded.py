@@ -1,6 +1,7 @@
 """Recorded runs: an own run comes first, an unfinished one does not count; what is shipped."""
 
 import json
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -54,5 +55,5 @@ def test_the_recorded_run_of_the_lab_shows_what_lesson_11_says() -> None:
     assert found.before["val_says_its_name"] < found.after["val_says_its_name"]
     lost = found.before["val_general_percent"] - found.after["val_general_percent"]
     assert lost <= 2
-    lesson = (course_root() / "lessons/source/11_lora.py").read_text("utf-8")
-    assert f"--recipe lora-smollm2 --steps {found.rows[-1]['step']} " in lesson
+    recipe = (course_root() / "labs/recipes/lora-smollm2.toml").read_text("utf-8")
+    assert found.rows[-1]["step"] == tomllib.loads(recipe)["steps"]

@@ -14,6 +14,7 @@ import random
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 from course_utils.data.chat import Messages
@@ -148,6 +149,7 @@ def _spoken(rng: random.Random, hour: int, minute: int) -> str:
     return rng.choice((exact, words.get(minute, exact)))
 
 
+@cache
 def _held_out_sums(largest: int) -> int:
     keys = (
         VerifiableTask("", "", f"addition {a} {b}")
