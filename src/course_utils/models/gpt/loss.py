@@ -15,6 +15,7 @@ from torch.autograd.function import once_differentiable
 
 IGNORED = -100  # a target that does not count; PyTorch's number for it
 LOGITS_AT_A_TIME = 2**22  # 16 MB in float32
+ROWS_AT_LEAST = 256  # with fewer, a large vocabulary's matrix is read too often
 
 
 def next_token_loss(
@@ -64,7 +65,7 @@ class _SummedCrossEntropy(torch.autograd.Function):
         if with_gradients:
             to_features = torch.empty_like(features)
         to_weight = torch.zeros_like(weight, dtype=torch.float32) if weight_learns else None
-        rows = max(1, LOGITS_AT_A_TIME // len(weight))
+        rows = max(ROWS_AT_LEAST, LOGITS_AT_A_TIME // len(weight))
         for start in range(0, targets.numel(), rows):
             part = slice(start, start + rows)
             target = targets.flatten()[part, None]
