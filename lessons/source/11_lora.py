@@ -46,9 +46,10 @@ from course_utils.generation.fused import FusedGPT
 from course_utils.grading.mine import use_mine
 from course_utils.models import gpt, lora
 from course_utils.models.adapters import load_adapter, save_adapter
+from course_utils.models.autocast import in_compute_dtype
 from course_utils.models.gpt import PRESETS
 from course_utils.models.hf import to_hf
-from course_utils.models.lora import LoRAConfig, features_of, in_compute_dtype, weight_of
+from course_utils.models.lora import LoRAConfig, features_of, weight_of
 from course_utils.models.pretrained import load_pretrained
 from course_utils.models.quant import model_bytes, quantize_linears
 from course_utils.training.corpora import text_corpus, tokenizer_for

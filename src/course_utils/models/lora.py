@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from course_utils.errors import CourseError
+from course_utils.models.autocast import in_compute_dtype
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -312,9 +313,3 @@ def _embedded(model: nn.Module) -> set[int]:
 def _replace(model: nn.Module, name: str, layer: nn.Module) -> None:
     parent, _, own = name.rpartition(".")
     setattr(model.get_submodule(parent), own, layer)
-
-
-def in_compute_dtype(x: Tensor) -> Tensor:
-    """Under autocast, the input in its dtype: rounded once for all products that read it."""
-    device = x.device.type
-    return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from course_utils.models.autocast import compute_dtype
 from course_utils.models.gpt.attention import causal_mask
 
 LONGEST = 512  # beyond, fused attention is faster, and the scores grow with the square
@@ -52,8 +53,7 @@ class StoredScores(TorchFunctionMode):
 def _pays(query: Tensor, key: Tensor) -> bool:
     if query.device.type != "cpu" or not torch.is_grad_enabled() or key.shape[-2] > LONGEST:
         return False
-    autocast = torch.is_autocast_enabled("cpu")
-    return (torch.get_autocast_dtype("cpu") if autocast else query.dtype) == torch.bfloat16
+    return compute_dtype(query) == torch.bfloat16
 
 
 def attend_storing_scores(

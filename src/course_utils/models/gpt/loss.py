@@ -13,6 +13,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from course_utils.models.autocast import compute_dtype
+
 IGNORED = -100  # a target that does not count; PyTorch's number for it
 LOGITS_AT_A_TIME = 2**22  # 16 MB in float32
 ROWS_AT_LEAST = 256  # with fewer, a large vocabulary's matrix is read too often
@@ -59,7 +61,7 @@ class _SummedCrossEntropy(torch.autograd.Function):
         with_gradients: bool,
         weight_learns: bool,
     ) -> Tensor:
-        dtype = _compute_dtype(features)
+        dtype = compute_dtype(features)
         narrow = weight.to(dtype)
         loss = torch.zeros((), device=features.device)
         if with_gradients:
@@ -93,8 +95,3 @@ class _SummedCrossEntropy(torch.autograd.Function):
         to_features, to_weight = ctx.saved_tensors
         scaled = None if to_weight is None else to_loss * to_weight
         return to_loss * to_features, scaled, None, None, None
-
-
-def _compute_dtype(x: Tensor) -> torch.dtype:
-    device = x.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from course_utils.models.autocast import in_compute_dtype
 from course_utils.models.gpt.loss import IGNORED
 
 Routing = tuple[Float[Tensor, "batch seq n_experts"], Int[Tensor, "batch seq top_k"]]
@@ -197,8 +198,7 @@ class MoE(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch seq d_model"]) -> Float[Tensor, "batch seq d_model"]:
         """Each token through its own experts."""
-        if torch.is_autocast_enabled(x.device.type):
-            x = x.to(torch.get_autocast_dtype(x.device.type))  # once, for all that follows
+        x = in_compute_dtype(x)
         weights, chosen, probabilities = route(self.router(x), self.top_k)
         self.routing = probabilities, chosen
         order, ends = sort_by_expert(chosen.flatten(0, -2), len(self.gate_up.weight))
