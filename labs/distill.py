@@ -8,7 +8,6 @@ labs/README.md explains recipes, launching and resuming.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 
@@ -18,13 +17,12 @@ from course_utils.data.tasks import tasks_named
 from course_utils.errors import CourseError
 from course_utils.generation.exam import Exam
 from course_utils.models.gpt import GPT
-from course_utils.recipes import load_recipe, run_lab
+from course_utils.recipes import open_lab, run_lab
 from course_utils.training.corpora import chat_corpus
 from course_utils.training.distillation_task import DistillationTask
 from course_utils.training.lab import LanguageConfig, language_trainer
 from course_utils.training.language_run import load_language_model
 from course_utils.training.language_task import bytes_of_tokens
-from course_utils.training.launch import refuse_missing_gpu
 from course_utils.training.trainer import Trainer
 
 
@@ -120,12 +118,7 @@ def make_trainer(config: DistillConfig) -> tuple[Trainer, dict[str, float]]:
 
 
 def train(argv: Sequence[str]) -> None:
-    config = load_recipe(DistillConfig, argv, Path(__file__).parent / "recipes")
-    refuse_missing_gpu()
-    if config.use_mine:
-        from course_utils.grading.mine import use_mine_in_lab
-
-        use_mine_in_lab()
+    config = open_lab(DistillConfig, argv, __file__)
     trainer, teacher = make_trainer(config)
     summary = trainer.train()
     if trainer.is_main:

@@ -10,17 +10,15 @@ what a program finds right is chosen over what it finds wrong. labs/README.md ex
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from course_utils.alignment.drift import Drift
 from course_utils.alignment.pairs import own_preferences, pairs_of, split
 from course_utils.data.preferences import stream_preferences
 from course_utils.data.tasks import tasks_named
 from course_utils.generation.exam import Exam
-from course_utils.recipes import load_recipe, run_lab
+from course_utils.recipes import open_lab, run_lab
 from course_utils.training.lab import LanguageConfig, language_trainer
 from course_utils.training.language_run import load_language_model
-from course_utils.training.launch import refuse_missing_gpu
 from course_utils.training.preference_task import PreferenceTask
 from course_utils.training.trainer import Trainer
 
@@ -99,12 +97,7 @@ def make_trainer(config: DpoConfig) -> tuple[Trainer, dict[str, float]]:
 
 
 def train(argv: Sequence[str]) -> None:
-    config = load_recipe(DpoConfig, argv, Path(__file__).parent / "recipes")
-    refuse_missing_gpu()
-    if config.use_mine:
-        from course_utils.grading.mine import use_mine_in_lab
-
-        use_mine_in_lab()
+    config = open_lab(DpoConfig, argv, __file__)
     trainer, before = make_trainer(config)
     if trainer.is_main:
         task = trainer.task

@@ -13,7 +13,6 @@ labs/README.md explains recipes, launching and resuming.
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 
 from course_utils.data.introductions import introductions
 from course_utils.data.tasks import TASKS
@@ -23,7 +22,7 @@ from course_utils.generation.fused import FusedGPT
 from course_utils.models import lora
 from course_utils.models.lora import LoRAConfig
 from course_utils.models.quant import quantize_linears
-from course_utils.recipes import load_recipe, run_lab
+from course_utils.recipes import open_lab, run_lab
 from course_utils.training.before_after import BeforeAfter, comparison
 from course_utils.training.corpora import chat_corpus
 from course_utils.training.lab import (
@@ -34,7 +33,6 @@ from course_utils.training.lab import (
 )
 from course_utils.training.language_run import full_name, load_language_model
 from course_utils.training.language_task import ChatTask
-from course_utils.training.launch import refuse_missing_gpu
 from course_utils.training.precision import COMPUTE_DTYPE
 from course_utils.training.recall import Recall
 from course_utils.training.rng import seed_everything
@@ -138,8 +136,7 @@ def make_trainer(config: LoraConfig) -> Trainer:
 
 
 def train(argv: Sequence[str]) -> None:
-    config = load_recipe(LoraConfig, argv, Path(__file__).parent / "recipes")
-    refuse_missing_gpu()
+    config = open_lab(LoraConfig, argv, __file__)
     trainer = make_trainer(config)
     trained, total = lora.trainable_share(trainer.model)
     if trainer.is_main:

@@ -11,7 +11,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Literal
 
 import course_utils  # noqa: F401  before torch: it tells OpenMP how its threads shall wait
@@ -22,11 +21,11 @@ import torch
 from course_utils.data.images import load_images
 from course_utils.errors import CourseError
 from course_utils.models.cnn import SmallCNN
-from course_utils.recipes import load_recipe, run_lab
+from course_utils.recipes import open_lab, run_lab
 from course_utils.training.config import Tracking, TrainConfig
 from course_utils.training.data_order import steps_per_epoch
 from course_utils.training.image_task import ImageTask
-from course_utils.training.launch import native_precision, refuse_missing_gpu
+from course_utils.training.launch import native_precision
 from course_utils.training.processes import Processes
 from course_utils.training.schedule import warmup_cosine
 from course_utils.training.trainer import Trainer
@@ -135,8 +134,7 @@ def make_trainer(config: MnistConfig) -> Trainer:
 
 
 def train(argv: Sequence[str]) -> None:
-    config = load_recipe(MnistConfig, argv, Path(__file__).parent / "recipes")
-    refuse_missing_gpu()
+    config = open_lab(MnistConfig, argv, __file__)
     trainer = make_trainer(config)
     summary = trainer.train()
     if trainer.is_main:

@@ -15,14 +15,13 @@ from pathlib import Path
 import torch
 
 from course_utils.models import gpt
-from course_utils.recipes import load_recipe, run_lab
+from course_utils.recipes import open_lab, run_lab
 from course_utils.tokenizer.fast import FastBPE
 from course_utils.training.corpora import text_corpus, tokenizer_for
 from course_utils.training.expert_loads import ExpertLoads
 from course_utils.training.lab import LanguageConfig, gpt_config, language_trainer
 from course_utils.training.language_run import run_folder
 from course_utils.training.language_task import CorpusTask, bytes_of_tokens
-from course_utils.training.launch import refuse_missing_gpu
 from course_utils.training.rng import seed_everything
 from course_utils.training.samples import Samples
 from course_utils.training.trainer import Trainer
@@ -130,12 +129,7 @@ def size(shape: gpt.GPTConfig) -> str:
 
 
 def train(argv: Sequence[str]) -> None:
-    config = load_recipe(PretrainConfig, argv, Path(__file__).parent / "recipes")
-    refuse_missing_gpu()
-    if config.use_mine:
-        from course_utils.grading.mine import use_mine_in_lab
-
-        use_mine_in_lab()
+    config = open_lab(PretrainConfig, argv, __file__)
     trainer = make_trainer(config)
     if trainer.is_main:
         print(size(trainer.model.config))

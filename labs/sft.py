@@ -9,16 +9,14 @@ labs/README.md explains recipes, launching and resuming.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from course_utils.data.tasks import additions
 from course_utils.generation.exam import Exam
-from course_utils.recipes import load_recipe, run_lab
+from course_utils.recipes import open_lab, run_lab
 from course_utils.training.corpora import chat_corpus
 from course_utils.training.lab import LanguageConfig, language_trainer, refuse_long_rows
 from course_utils.training.language_run import load_language_model
 from course_utils.training.language_task import ChatTask, bytes_of_tokens
-from course_utils.training.launch import refuse_missing_gpu
 from course_utils.training.trainer import Trainer
 
 
@@ -82,12 +80,7 @@ def make_trainer(config: SftConfig) -> Trainer:
 
 
 def train(argv: Sequence[str]) -> None:
-    config = load_recipe(SftConfig, argv, Path(__file__).parent / "recipes")
-    refuse_missing_gpu()
-    if config.use_mine:
-        from course_utils.grading.mine import use_mine_in_lab
-
-        use_mine_in_lab()
+    config = open_lab(SftConfig, argv, __file__)
     trainer = make_trainer(config)
     summary = trainer.train()
     if trainer.is_main:

@@ -49,6 +49,30 @@ def load_recipe(config: type[Config], argv: Sequence[str], folder: Path) -> Conf
     return _override(config(**{**settings, "recipe": name}), argv)
 
 
+def open_lab(config: type[Config], argv: Sequence[str], script: str) -> Config:
+    """What every training lab does first: its configuration, and the machine and code it needs.
+
+    A launch for GPUs without one is refused, and with `use_mine` the learner's verified solutions
+    take the library's place.
+
+    Args:
+        config, argv: As for `load_recipe`; a configuration may have the field `use_mine`.
+        script: The lab's `__file__`; its recipes are in the folder beside it.
+
+    Raises:
+        CourseError: as `load_recipe` and `refuse_missing_gpu` do.
+    """
+    from course_utils.training.launch import refuse_missing_gpu
+
+    settings = load_recipe(config, argv, Path(script).parent / "recipes")
+    refuse_missing_gpu()
+    if getattr(settings, "use_mine", False):
+        from course_utils.grading.mine import use_mine_in_lab
+
+        use_mine_in_lab()
+    return settings
+
+
 def run_lab(lab: Callable[[Sequence[str]], None]) -> None:
     """Run a lab as a script: a problem that the reader can solve is told in a line or two."""
     try:
