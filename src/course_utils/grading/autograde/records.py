@@ -66,6 +66,15 @@ class ExerciseGrade:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What a learner wrote where a person marks: the text of a cell with the role "answer"."""
+
+    question: str  # "training.batch_size"
+    text: str  # bounded like every text from a notebook
+    max_score: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class SubmissionGrade:
     """One student's notebook of one lesson."""
 
@@ -75,6 +84,7 @@ class SubmissionGrade:
     problem: str = ""  # why it is unreadable, or what was odd about its cells
     notes: tuple[str, ...] = ()  # cells that were deleted, doubled, moved, changed
     exercises: tuple[ExerciseGrade, ...] = ()
+    answers: tuple[Answer, ...] = ()  # to be marked by hand; not part of `score`
     sandbox: str = ""  # the level in force: "namespaces + Landlock + seccomp + limits"
     seconds: float = 0.0
     key: str = ""  # hash of notebook, checks and environment: equal keys, equal grades
@@ -105,8 +115,10 @@ def from_plain(values: dict[str, Any]) -> SubmissionGrade:
             ExerciseGrade(**{**e, "checks": tuple(CheckGrade(**c) for c in e["checks"])})
             for e in values["exercises"]
         )
+        answers = tuple(Answer(**a) for a in values.get("answers", ()))
+        notes = tuple(values["notes"])
         record = SubmissionGrade(
-            **{**values, "exercises": exercises, "notes": tuple(values["notes"])}
+            **{**values, "exercises": exercises, "answers": answers, "notes": notes}
         )
     except (KeyError, TypeError) as error:
         raise ValueError(f"not a grading record: {error}") from error
