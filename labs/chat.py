@@ -17,10 +17,9 @@ import tyro
 
 from course_utils.errors import CourseError
 from course_utils.generation.chat import Chat, complete
-from course_utils.generation.fused import FusedGPT
 from course_utils.generation.sampling import Sampling
 from course_utils.recipes import run_lab
-from course_utils.training.language_run import is_chat_model, load_language_model
+from course_utils.serving.model import load_speaker
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,9 +89,9 @@ def main(argv: Sequence[str]) -> None:
         repetition_penalty=config.repetition_penalty,
         seed=config.seed,
     )
-    trained, tokenizer = load_language_model(config.model)
-    model = FusedGPT(trained)
-    if not is_chat_model(config.model):
+    speaker = load_speaker(config.model)
+    model, tokenizer = speaker.model, speaker.tokenizer
+    if not speaker.chats:
         prompt = config.prompt if config.prompt is not None else input("Text to go on from: ")
         print(prompt, end="")
         say(complete(model, tokenizer, prompt, config.max_new_tokens, sampling))

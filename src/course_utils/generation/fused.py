@@ -9,16 +9,27 @@ together, and angles are looked up:
 """
 
 from copy import deepcopy
-from typing import cast
+from typing import Protocol, cast
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from course_utils.models.gpt import GPT, Block, KVCache, RMSNorm, rotation_tables
 from course_utils.models.gpt.model import visibility
 from course_utils.models.gpt.moe import MoE
+
+
+class Cache(Protocol):
+    """Where a layer's keys and values go, and all that its queries may look at come from."""
+
+    def write(
+        self,
+        layer: int,
+        keys: Float[Tensor, "batch n_kv_heads seq head_dim"],
+        values: Float[Tensor, "batch n_kv_heads seq head_dim"],
+    ) -> tuple[Tensor, Tensor]: ...
 
 
 class FusedBlock:
@@ -102,10 +113,25 @@ class FusedGPT(nn.Module):
         cache: KVCache | None = None,
     ) -> Float[Tensor, "batch seq d_model"]:
         """As `GPT.features`."""
-        batch, seq = tokens.shape
+        seq = tokens.shape[1]
         start = cache.length if cache else 0
         cos, sin = self.cos[start : start + seq], self.sin[start : start + seq]
         visible = visibility(start, seq, tokens.device, first=first)
+        features = self.through_blocks(tokens, cos, sin, visible, cache)
+        if cache is not None:
+            cache.advance(seq)
+        return features
+
+    def through_blocks(
+        self,
+        tokens: Int[Tensor, "batch seq"],
+        cos: Float[Tensor, "... seq head_dim"],
+        sin: Float[Tensor, "... seq head_dim"],
+        visible: Bool[Tensor, "... seq total"] | None,
+        cache: Cache | None,
+    ) -> Float[Tensor, "batch seq d_model"]:
+        """Features of tokens that may stand anywhere: angles, mask and cache say where."""
+        batch, seq = tokens.shape
         x = self.embedding(tokens).flatten(0, 1)
         for layer, block in enumerate(self.blocks):
             heads = F.linear(
@@ -122,8 +148,6 @@ class FusedGPT(nn.Module):
                 continue
             gate, up = F.linear(normalised, block.gate_up).chunk(2, dim=-1)
             x = torch.addmm(x, F.silu(gate) * up, block.down)
-        if cache is not None:
-            cache.advance(seq)
         return self._normalised(x, self.norm).view(batch, seq, -1)
 
     def _normalised(self, x: Tensor, weight: Tensor) -> Tensor:
@@ -136,7 +160,7 @@ class FusedGPT(nn.Module):
         cos: Tensor,
         sin: Tensor,
         visible: Tensor | None,
-        cache: KVCache | None,
+        cache: Cache | None,
         layer: int,
     ) -> Float[Tensor, "tokens features"]:
         """What each token gathers; `heads` are those of the queries, the keys and the values."""
