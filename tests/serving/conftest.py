@@ -1,31 +1,17 @@
-"""A tiny model with random weights, which writes anything, quickly."""
+"""One tiny model for all tests of the server."""
 
 import pytest
-import torch
+from toy_speaker import make_speaker
 
-from course_utils.data.chat import SPECIAL
-from course_utils.generation.fused import FusedGPT
-from course_utils.models.gpt import GPT, GPTConfig
 from course_utils.serving.model import Speaker
-from course_utils.tokenizer.fast import FastBPE
-
-TEXT = "the cat sat on the mat, and the dog said 你好 to é and ü " * 20
-
-
-def make_speaker(chats: bool = True, context: int = 96) -> Speaker:
-    tokenizer = FastBPE.train([TEXT], 290, SPECIAL)
-    config = GPTConfig(
-        vocab=tokenizer.vocab_size, d_model=32, n_layers=2, n_heads=4, n_kv_heads=2, head_dim=8,
-        d_ff=48, context=context,
-    )  # fmt: skip
-    torch.manual_seed(0)
-    model = GPT(config).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.normal_(std=0.3) if parameter.ndim > 1 else parameter.uniform_(0.5, 1.5)
-    return Speaker("tiny", FusedGPT(model), tokenizer, chats)
 
 
 @pytest.fixture(scope="session")
 def speaker() -> Speaker:
     return make_speaker()
+
+
+@pytest.fixture
+def endless() -> Speaker:
+    """One that has room for twenty thousand tokens, and nothing with which it ends."""
+    return make_speaker(context=20_000)
