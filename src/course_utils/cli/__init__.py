@@ -113,6 +113,12 @@ def _author_commands(command) -> None:  # type: ignore[no-untyped-def]
     build.add_argument("--check", action="store_true", help="only say which are stale; exit 1")
     build.add_argument("--force", action="store_true", help="overwrite notebooks with answers in")
 
+    mutants = command("mutants", "mutants:mutants", "do the checks catch every known mistake?")
+    mutants.add_argument("lessons", nargs="*", metavar="NN", help="default: all")
+    mutants.add_argument("--jobs", type=int, metavar="N", help="processes; default: one per core")
+    mutants.add_argument("--seed", type=int, default=0, help="of the checks' inputs; default: 0")
+    mutants.add_argument("--json", action="store_true")
+
 
 def _version() -> str:
     from course_utils import __version__
