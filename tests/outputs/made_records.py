@@ -1,4 +1,4 @@
-"""Records of a simulated class, judged in this process: what the judge writes, without a sandbox."""
+"""Records of a simulated class, judged in this process: no sandbox."""
 
 from functools import cache
 
@@ -42,7 +42,9 @@ def record_of(made: simulated.Submission) -> SubmissionGrade:
         for cell in book.cells
         if cell.metadata.get("course", {}).get("role") == "answer"
     )
-    exercises = tuple(exercise_grade(find_exercise(name), sources.get(name)) for name in made.scores)
+    exercises = tuple(
+        exercise_grade(find_exercise(name), sources.get(name)) for name in made.scores
+    )
     return SubmissionGrade(
         student=made.student,
         lesson=made.lesson,

@@ -9,10 +9,9 @@ outside of any sandbox.
 
 import csv
 import io
-import json
 import math
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -108,9 +107,7 @@ def _submission(
     )
 
 
-def _solution(
-    exercise: Exercise, ability: float, rng: random.Random, judge_seed: int
-) -> Solution:
+def _solution(exercise: Exercise, ability: float, rng: random.Random, judge_seed: int) -> Solution:
     """What this student would write: right more often the abler, and the easier the exercise."""
     right = 1 / (1 + math.exp(-1.4 * (ability - (exercise.difficulty - 2))))
     luck = rng.random()
@@ -230,5 +227,7 @@ def write(folder: Path, submissions: Sequence[Submission]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(one.content)
         for name, points in one.scores.items():
-            rows.writerow((one.student, one.lesson, name, points, one.kinds.get(name, "unreadable")))
+            rows.writerow(
+                (one.student, one.lesson, name, points, one.kinds.get(name, "unreadable"))
+            )
     (folder / "expected.csv").write_text(table.getvalue(), "utf-8")

@@ -24,7 +24,7 @@ def write_all(out: Path, records: Sequence[SubmissionGrade]) -> None:
         records: one for each submission, in any order.
 
     Raises:
-        CourseError: a file could not be written. All of them can be written again, from the records.
+        CourseError: a file could not be written; the records still make it another time.
     """
     # Imported here: reading the lessons takes a second, and nbgrader nearly two.
     from course_utils.grading.autograde.outputs import autograded, gradebook, standing, tables
@@ -52,7 +52,8 @@ def write_all(out: Path, records: Sequence[SubmissionGrade]) -> None:
             if (key := (student, record.lesson, grade_id(answer.question))) in marks.by_hand
         }
         links[id(record)] = f"feedback/{student}/{name(record.lesson)}.html"
-        write(out / links[id(record)], feedback(record, by_hand))
+        title = notebook.metadata["course"]["title"] if notebook else ""
+        write(out / links[id(record)], feedback(record, title, by_hand))
     for file, table in (
         ("grades.csv", tables.grades),
         ("canvas.csv", tables.canvas),

@@ -1,6 +1,7 @@
 """report.html: the class on one page, the things that need a person first."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 
 from course_utils.grading.autograde.outputs import pictures, plain
 from course_utils.grading.autograde.outputs import statistics as stats
@@ -42,6 +43,11 @@ def _who(record: SubmissionGrade, links: Mapping[int, str]) -> str:
     return f'<a href="{plain.html(link)}">{said}</a>' if link else said
 
 
+def _code(name: str) -> str:
+    """An exercise's name, which a narrow table may break where it has a joint."""
+    return "<code>" + plain.html(name, 60).replace(".", ".<wbr>").replace("_", "_<wbr>") + "</code>"
+
+
 def _cut(rows: list[tuple[str, ...]]) -> str:
     more = len(rows) - _MOST_ROWS
     return f'<p class="quiet small">and {more} more, in grades.csv</p>' if more > 0 else ""
@@ -81,7 +87,7 @@ def _flagged(records: Sequence[SubmissionGrade], links: Mapping[int, str]) -> It
         (
             _who(flag.record, links),
             plain.html(flag.record.lesson, 60),
-            f"<code>{plain.html(flag.exercise.exercise, 60)}</code>" if flag.exercise else "–",
+            _code(flag.exercise.exercise) if flag.exercise else "–",
             WORDS[flag.exercise.status] if flag.exercise else "unreadable",
             plain.html(plain.line(flag.why, 160)),
         )
@@ -108,17 +114,18 @@ def _exercises(records: Sequence[SubmissionGrade]) -> Iterator[str]:
     yield "<h2>Exercises</h2>"
     yield pictures.legend()
     yield table(
-        ("lesson", "exercise", "outcomes", ">submissions", ">difficulty", ">discrimination"),
+        ("lesson", "exercise", "outcomes", ">n", ">difficulty", ">discrimination"),
         [
             (
-                plain.html(one.lesson, 60),
-                f"<code>{plain.html(one.exercise, 60)}</code>",
+                "" if before and before.lesson == one.lesson else plain.html(one.lesson, 60),
+                _code(one.exercise),
                 pictures.outcomes(one.statuses),
                 str(one.submissions),
                 f"{one.difficulty:.2f}",
                 "–" if one.discrimination is None else f"{one.discrimination:.2f}",
             )
-            for one in exercises
+            for before, one in pairwise([None, *exercises])
+            if one is not None
         ],
     )
     yield (
@@ -140,7 +147,7 @@ def _misconceptions(records: Sequence[SubmissionGrade]) -> Iterator[str]:
     most = found[0].count
     rows = [
         (
-            f"<code>{plain.html(one.exercise, 60)}</code>",
+            _code(one.exercise),
             str(one.count),
             pictures.amount(one.count / most),
             plain.html(one.says, 400),
@@ -179,7 +186,7 @@ def _similar(
         (
             plain.html(group.lesson, 60),
             ", ".join(_who(of[student, group.lesson], links) for student in group.students),
-            ", ".join(f"<code>{plain.html(name, 60)}</code>" for name in group.exercises),
+            ", ".join(map(_code, group.exercises)),
             f"{group.alike:.0%}",
             str(group.shared),
         )

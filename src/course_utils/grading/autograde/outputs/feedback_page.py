@@ -29,19 +29,25 @@ _SIGNS = {"passed": ("✓", "held"), "not_run": ("–", "open"), "not_attempted"
 _TO_BE_LOOKED_AT = "Your instructor has been told, and will look at it before the score counts."
 
 
-def feedback(record: SubmissionGrade, marks: Mapping[str, float] | None = None) -> str:
+def feedback(
+    record: SubmissionGrade, title: str = "", marks: Mapping[str, float] | None = None
+) -> str:
     """The page.
 
     Args:
         record: the judge's record.
+        title: the lesson's.
         marks: points given by hand, by question.
     """
-    return page(f"{record.lesson}: feedback", "\n".join(_body(record, marks or {})))
+    return page(f"{record.lesson}: feedback", "\n".join(_body(record, title, marks or {})))
 
 
-def _body(record: SubmissionGrade, marks: Mapping[str, float]) -> Iterator[str]:
-    yield f"<h1>{plain.html(record.lesson, 100)}</h1>"
-    yield f'<p class="quiet"><bdi>{plain.html(record.student, 100)}</bdi></p>'
+def _body(record: SubmissionGrade, title: str, marks: Mapping[str, float]) -> Iterator[str]:
+    yield f"<h1>{plain.html(title or record.lesson, 100)}</h1>"
+    yield (
+        f'<p class="quiet"><code>{plain.html(record.lesson, 100)}</code> · '
+        f"<bdi>{plain.html(record.student, 100)}</bdi></p>"
+    )
     if record.status == "unreadable":
         yield '<div class="exercise look"><h3>This submission could not be read</h3>'
         yield f"<p>{plain.html(record.problem, 500)}</p>"

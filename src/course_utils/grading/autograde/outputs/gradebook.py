@@ -231,9 +231,7 @@ class _Writer:
         session.flush()
         found = _Found.of(record, self.out)
         grades = {g.cell_id: g for g in session.query(api.Grade).filter_by(notebook_id=mine.id)}
-        comments = {
-            c.cell_id: c for c in session.query(api.Comment).filter_by(notebook_id=mine.id)
-        }
+        comments = {c.cell_id: c for c in session.query(api.Comment).filter_by(notebook_id=mine.id)}
         for cell in cells:
             if cell.grade:
                 grade = grades.get(cell.grade)

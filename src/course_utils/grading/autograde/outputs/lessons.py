@@ -52,7 +52,7 @@ def marked_cells(notebook: NotebookNode) -> Iterator[Cell]:
 
 
 def grade_id(name: str) -> str:
-    """nbgrader's name for the graded cell of an exercise or question, as `course build` gives it."""
+    """nbgrader's name for the cell of an exercise or question, as `course build` gives it."""
     return name.replace(".", "-").replace("_", "-")
 
 

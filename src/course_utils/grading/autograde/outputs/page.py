@@ -47,7 +47,8 @@ ul.checks > li > * {{ text-indent: 0; }}
 .scroll {{ overflow-x: auto; }}
 table {{ border-collapse: collapse; font-size: .9rem; }}
 th {{ text-align: left; font-weight: 600; border-bottom: 1px solid {GREY}; }}
-th, td {{ padding: .25rem .9rem .25rem 0; vertical-align: top; overflow-wrap: anywhere; }}
+th, td {{ padding: .25rem .9rem .25rem 0; vertical-align: top; overflow-wrap: break-word; }}
+td svg {{ margin-top: .25rem; max-width: none; }}
 td {{ border-bottom: 1px solid {PALE}; }}
 th.n, td.n {{ text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }}
 .figures {{ display: flex; flex-wrap: wrap; gap: .4rem 2rem; margin: 1rem 0; padding: 0;

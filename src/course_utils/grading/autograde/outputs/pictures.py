@@ -1,7 +1,7 @@
 """The class report's pictures, as SVG inside the page: nothing to load, sharp at any size."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from course_utils.grading.autograde.outputs import plain
 from course_utils.grading.autograde.outputs.page import (
@@ -100,7 +100,7 @@ def histogram(values: Sequence[float], bins: int) -> list[int]:
     return counts
 
 
-def outcomes(statuses: Counter[str], width: int = 240) -> str:
+def outcomes(statuses: Counter[str], width: int = 190) -> str:
     """One exercise's bar: which part of the class ended how."""
     total = statuses.total() or 1
     x, parts, said = 0.0, [], []
@@ -130,13 +130,12 @@ def amount(share: float, width: int = 120) -> str:
 
 def difficulty_map(exercises: Sequence[ExerciseStatistics], suspicious: float) -> str:
     """Every exercise by difficulty and discrimination; those below `suspicious` have names."""
-    known = [one for one in exercises if one.discrimination is not None]
-    left, top, wide, high = 44, 14, 560, 230
+    left, top, wide, high = 40, 26, 560, 230
 
     def place(difficulty: float, discrimination: float) -> tuple[float, float]:
         return left + wide * difficulty, top + high * (1 - max(discrimination, -0.4)) / 1.4
 
-    parts = []
+    parts = [_text(left, 12, "discrimination", 11)]
     for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
         x, _ = place(tick, 0)
         parts.append(_line(x, top, x, top + high, PALE))
@@ -145,9 +144,10 @@ def difficulty_map(exercises: Sequence[ExerciseStatistics], suspicious: float) -
         _, y = place(0, tick)
         parts.append(_line(left, y, left + wide, y, GREY if tick == 0 else PALE))
         parts.append(_text(left - 6, y + 4, f"{tick:g}", 10, "end", GREY))
-    ends: list[tuple[float, float]] = []  # of the names that are there already
-    for one in sorted(known, key=lambda one: (one.discrimination, one.exercise)):
-        assert one.discrimination is not None
+    names, taken = [], []
+    for one in sorted(exercises, key=lambda one: one.exercise):
+        if one.discrimination is None:
+            continue
         x, y = place(one.difficulty, one.discrimination)
         odd = one.discrimination < suspicious
         says = f"{one.exercise}: difficulty {one.difficulty:.2f}, {one.discrimination:.2f}"
@@ -155,13 +155,36 @@ def difficulty_map(exercises: Sequence[ExerciseStatistics], suspicious: float) -
             f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="{RED if odd else BLUE}" '
             f'fill-opacity="0.75"><title>{plain.html(says)}</title></circle>'
         )
-        if odd and all(abs(y - other) > 12 or abs(x - at) > 150 for at, other in ends):
-            near_end = x > left + wide - 140
-            shift, anchor = (-9, "end") if near_end else (9, "start")
-            parts.append(_text(x + shift, y + 4, one.exercise, 10, anchor))
-            ends.append((x, y))
-    middle = left + wide / 2
-    parts.append(_text(middle, top + high + 34, "mean share of the points", 11, "middle"))
-    parts.append(_text(4, 10, "discrimination", 11))
+        taken.append((x - 6, y - 6, x + 6, y + 6))
+        if odd:
+            names.append((x, y, one.exercise))
+    parts += _names_beside(names, taken, left + wide + 20)
+    parts.append(_text(left + wide / 2, top + high + 34, "mean share of the points", 11, "middle"))
     says = "Difficulty and discrimination of every exercise"
     return svg(left + wide + 20, top + high + 44, says, "".join(parts))
+
+
+Box = tuple[float, float, float, float]  # left, top, right, bottom
+
+
+def _names_beside(
+    names: Sequence[tuple[float, float, str]], taken: list[Box], right_end: float
+) -> Iterator[str]:
+    """Names next to their points, where they cover nothing; a name without room is left out."""
+    for x, y, name in names:
+        long = 6.2 * len(name)
+        for dx, dy, anchor in (
+            (9, 4, "start"),
+            (-9, 4, "end"),
+            (0, 18, "middle"),
+            (0, -10, "middle"),
+        ):
+            start = x + dx - long * {"start": 0, "middle": 0.5, "end": 1}[anchor]
+            box = (start, y + dy - 10, start + long, y + dy + 3)
+            apart = all(
+                box[2] < b[0] or b[2] < box[0] or box[3] < b[1] or b[3] < box[1] for b in taken
+            )
+            if apart and start >= 0 and box[2] <= right_end:
+                taken.append(box)
+                yield _text(x + dx, y + dy, name, 10, anchor)
+                break

@@ -11,10 +11,12 @@ from html import escape as escape_html
 
 # Marks that change the direction of what follows, also outside of the learner's text (Unicode's
 # annex 9), and spaces without a width.
-_UNSEEN = "\u061c\u200b\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\u2066\u2067\u2068\u2069\ufeff"
+_UNSEEN = (
+    "\u061c\u200b\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\u2066\u2067\u2068\u2069\ufeff"
+)
 _SHOWN = {ord(mark): f"⟨U+{ord(mark):04X}⟩" for mark in _UNSEEN}
 _SHOWN |= {code: chr(0x2400 + code) for code in range(0x20) if chr(code) not in "\t\n"}
-_SHOWN |= {code: "\ufffd" for code in range(0x7F, 0xA0)}
+_SHOWN |= dict.fromkeys(range(127, 160), "�")
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _TROUBLE = re.compile("[" + re.escape("".join(map(chr, _SHOWN))) + "\ud800-\udfff]")
 

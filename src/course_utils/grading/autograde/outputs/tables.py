@@ -55,7 +55,14 @@ def canvas(records: Sequence[SubmissionGrade], standing: Standing) -> str:
     """canvas.csv."""
     lessons = sorted({record.lesson for record in records})
     most = _most(records, standing)
-    columns = ("Student", "ID", "SIS User ID", "SIS Login ID", "Section", *map(plain.field, lessons))
+    columns = (
+        "Student",
+        "ID",
+        "SIS User ID",
+        "SIS Login ID",
+        "Section",
+        *map(plain.field, lessons),
+    )
     rows = [("    Points Possible", "", "", "", "", *(f"{most[name]:g}" for name in lessons))]
     for student, points in _by_student(records, standing):
         name = standing.names.get(student, Name())
