@@ -21,7 +21,7 @@ from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any, TypeVar
 
-import dill
+import dill  # type: ignore[import-untyped]
 
 from course_utils.errors import CourseError
 from course_utils.parallel.rank import live

@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import dill
+import dill  # type: ignore[import-untyped]
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -104,8 +104,7 @@ def _redirect(folder: Path, rank: int) -> None:
 
 def _why(rank: int, error: BaseException) -> str:
     """One line: which rank raised what, and in which line of which function."""
-    last = traceback.extract_tb(error.__traceback__)[1:] or [None]
-    inside = [frame for frame in last if frame and "course_utils/parallel" not in frame.filename]
-    frame = inside[0] if inside else None
-    where = f" (line {frame.lineno} of {frame.name})" if frame else ""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if "course_utils/parallel" not in frame.filename]
+    where = f" (line {own[0].lineno} of {own[0].name})" if own else ""
     return f"Rank {rank} raised {type(error).__name__}{where}: {error}"
