@@ -27,7 +27,7 @@ RUN = 6  # tokens in one fingerprint
 WINDOW = 4  # of so many fingerprints in a row one is kept
 COMMON = 0.1  # a fingerprint that more than this share of the class has says nothing
 AT_LEAST = 4  # but so few may always share it: a group that copied, in a small class
-EVIDENCE = 12  # rare fingerprints that two notebooks must share
+EVIDENCE = 24  # rare fingerprints that two notebooks must share: about 60 tokens
 ALIKE = 0.6  # and the share of the rare ones of the smaller of the two
 
 _MOST_CHARACTERS = 20_000
