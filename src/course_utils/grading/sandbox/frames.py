@@ -1,0 +1,132 @@
+"""Messages on a socket: one JSON document and the tensors it speaks of, in safetensors' format.
+
+    ┌────────────┬───────────────┬──────────────┬──────────────────┐
+    │ JSON bytes │ tensor bytes  │ JSON (UTF-8) │ safetensors file │
+    │ uint32     │ uint32        │              │ tensors 0, 1, …  │
+    └────────────┴───────────────┴──────────────┴──────────────────┘
+
+Neither can hold anything but data. Whoever reads does not trust whoever wrote: sizes are bounded
+before anything is allocated, and a message that is not one ends the conversation.
+"""
+
+import json
+import socket
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, deserialize
+from torch import Tensor
+
+MAX_JSON, MAX_TENSORS = 8 * 2**20, 256 * 2**20
+_HEAD = struct.Struct("!II")
+
+# safetensors' names for what may cross.
+_DTYPES = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8,
+    "U8": torch.uint8, "U16": torch.uint16, "U32": torch.uint32, "U64": torch.uint64,
+    "BOOL": torch.bool, "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
+}  # fmt: skip
+_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+
+
+class WireError(Exception):
+    """What arrived is no message, or too large for one."""
+
+
+class Closed(WireError):
+    """The other side is gone."""
+
+
+def carried(dtype: torch.dtype) -> bool:
+    """Whether tensors of this dtype can cross."""
+    return dtype in _NAMES
+
+
+def send(to: socket.socket, message: Any, tensors: Sequence[Tensor] = ()) -> None:
+    """Write one message.
+
+    Raises:
+        Closed: when nobody reads any more.
+        WireError: when it is larger than the other side would take.
+    """
+    text = json.dumps(message, separators=(",", ":"), ensure_ascii=False)
+    # A lone surrogate is a character of Python's that UTF-8 does not have.
+    head = text.encode("utf-8", "surrogatepass")
+    body = _pack(tensors) if tensors else b""
+    if len(head) > MAX_JSON or len(body) > MAX_TENSORS:
+        raise WireError(f"a value of {len(head) + len(body)} bytes is too large to cross")
+    try:
+        to.sendall(_HEAD.pack(len(head), len(body)) + head + body)
+    except OSError as error:
+        raise Closed(str(error)) from None
+
+
+def receive(source: socket.socket) -> tuple[Any, list[Tensor]]:
+    """Read one message.
+
+    Raises:
+        Closed: when the other side is gone.
+        WireError: when it is malformed or too large.
+    """
+    n_head, n_body = _HEAD.unpack(_exactly(source, _HEAD.size))
+    if n_head > MAX_JSON or n_body > MAX_TENSORS:
+        raise WireError(f"a message of {n_head + n_body} bytes is too large")
+    head = _exactly(source, n_head)
+    body = _exactly(source, n_body)
+    try:
+        message = json.loads(head.decode("utf-8", "surrogatepass"))
+    except (ValueError, RecursionError) as error:
+        raise WireError(f"not JSON: {type(error).__name__}") from None
+    return message, _unpack(body) if n_body else []
+
+
+def _exactly(source: socket.socket, n: int) -> bytes:
+    data = bytearray(n)
+    view, filled = memoryview(data), 0
+    while filled < n:
+        try:
+            got = source.recv_into(view[filled:])
+        except (ConnectionError, TimeoutError) as error:
+            raise Closed(str(error)) from None
+        if got == 0:
+            raise Closed("the other side closed the connection")
+        filled += got
+    return bytes(data)
+
+
+def _pack(tensors: Sequence[Tensor]) -> bytes:
+    """A safetensors file: the length of its head (uint64), its head, the numbers one by one."""
+    entries, parts, end = {}, [], 0
+    for index, tensor in enumerate(tensors):
+        flat = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
+        parts.append(flat.numpy().tobytes())
+        start, end = end, end + len(parts[-1])
+        entries[str(index)] = {
+            "dtype": _NAMES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [start, end],
+        }
+    head = json.dumps(entries, separators=(",", ":")).encode()
+    head += b" " * (-len(head) % 8)
+    return b"".join((len(head).to_bytes(8, "little"), head, *parts))
+
+
+def _unpack(body: bytes) -> list[Tensor]:
+    try:
+        entries = dict(deserialize(body))
+    except (SafetensorError, ValueError) as error:
+        raise WireError(f"not safetensors: {error}") from None
+    found = []
+    for index in range(len(entries)):
+        entry = entries.get(str(index))
+        if entry is None or entry["dtype"] not in _DTYPES:
+            raise WireError("tensors are numbered from 0, and of known dtypes")
+        dtype, data = _DTYPES[entry["dtype"]], entry["data"]
+        if len(data):
+            found.append(torch.frombuffer(data, dtype=dtype).reshape(entry["shape"]))
+        else:
+            found.append(torch.empty(entry["shape"], dtype=dtype))
+    return found

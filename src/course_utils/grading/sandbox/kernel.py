@@ -1,0 +1,79 @@
+"""The few system calls that Python does not offer, and what they answered."""
+
+import ctypes
+import os
+import platform
+import struct
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.syscall.restype = ctypes.c_long
+
+ARCHITECTURE = platform.machine()
+
+#             x86_64, aarch64
+_NUMBERS = {
+    "capset": (126, 91),
+    "landlock_create_ruleset": (444, 444),
+    "landlock_add_rule": (445, 445),
+    "landlock_restrict_self": (446, 446),
+    "pidfd_open": (434, 434),
+    "seccomp": (317, 277),
+}
+
+CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC = 0x00020000, 0x04000000, 0x08000000
+CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
+MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REC, MS_PRIVATE = 2, 4, 8, 0x4000, 1 << 18
+
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS, PR_SET_CHILD_SUBREAPER = 1, 4, 38, 36
+PR_CAPBSET_DROP = 24
+
+
+def syscall(name: str, *arguments: int | ctypes.Array | None) -> int:
+    """One system call by name.
+
+    Raises:
+        OSError: as the kernel answered, also for a machine whose numbers are not known.
+    """
+    if ARCHITECTURE not in ("x86_64", "aarch64"):
+        raise OSError(38, f"no system call numbers for {ARCHITECTURE}")
+    number = _NUMBERS[name][ARCHITECTURE == "aarch64"]
+    wide = [ctypes.c_long(a) if isinstance(a, int) else a for a in arguments]
+    return _checked(name, _libc.syscall(ctypes.c_long(number), *wide))
+
+
+def _checked(name: str, answer: int) -> int:
+    if answer < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{name}: {os.strerror(number)}")
+    return answer
+
+
+def prctl(option: int, value: int = 0) -> None:
+    _checked("prctl", _libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0))
+
+
+def unshare(flags: int) -> None:
+    _checked("unshare", _libc.unshare(ctypes.c_int(flags)))
+
+
+def setns(descriptor: int, kind: int) -> None:
+    _checked("setns", _libc.setns(ctypes.c_int(descriptor), ctypes.c_int(kind)))
+
+
+def mount(source: str, target: str, kind: str | None, flags: int, options: str = "") -> None:
+    answer = _libc.mount(
+        source.encode(), target.encode(), kind.encode() if kind else None,
+        ctypes.c_ulong(flags), options.encode(),
+    )  # fmt: skip
+    _checked(f"mount {target}", answer)
+
+
+def drop_capabilities() -> None:
+    """Give up every right that the superuser has over others, for good."""
+    for capability in range(64):
+        try:
+            prctl(PR_CAPBSET_DROP, capability)
+        except OSError:
+            break  # past the last one, or there is nothing to drop
+    header = ctypes.create_string_buffer(struct.pack("=Ii", 0x20080522, 0))
+    syscall("capset", header, ctypes.create_string_buffer(24))

@@ -1,0 +1,130 @@
+"""What the sandbox says no to, said clearly to the learner and noted for the grader.
+
+The kernel refuses (`lockdown`); this module only sees to it that the refusal has a name. Whoever
+gets round it gains nothing but a worse message.
+"""
+
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from types import FrameType, ModuleType
+from typing import Any, NoReturn
+
+MAX_NOTES = 20
+
+notes: list[str] = []
+_hidden: dict[str, set[str]] = {}
+
+
+class ForbiddenReference(ImportError):
+    """The library's own version of what an exercise asks for."""
+
+
+def note(what: str) -> None:
+    """Remember what was tried; the grader collects it."""
+    if what not in notes and len(notes) < MAX_NOTES:
+        notes.append(what)
+
+
+def refuse(symbol: str) -> NoReturn:
+    """What the body of a reference says in the sandbox."""
+    note(f"the library's own {symbol}")
+    raise ForbiddenReference(
+        f"The library's own {symbol} is what the exercise asks for, so it is not here: "
+        f"write yours, and call that one."
+    )
+
+
+def hide(module: ModuleType, symbol: str) -> None:
+    """Let `from module import symbol` fail; the module's own functions still find the name."""
+    if module.__name__ not in _hidden:
+        _hidden[module.__name__] = set()
+        module.__class__ = _Guarded
+    _hidden[module.__name__].add(symbol)
+
+
+def show(symbol: str) -> None:
+    """Undo `hide`, everywhere."""
+    for names in _hidden.values():
+        names.discard(symbol)
+
+
+class _Guarded(ModuleType):
+    def __getattribute__(self, name: str) -> Any:
+        namespace = object.__getattribute__(self, "__dict__")
+        if name in _hidden.get(namespace["__name__"], ()):
+            refuse(name)
+        return super().__getattribute__(name)
+
+
+_NETWORK = ("socket.__new__", "socket.connect", "socket.bind", "socket.getaddrinfo",
+            "socket.gethostbyname", "socket.gethostbyaddr", "socket.sendto")  # fmt: skip
+_PROCESSES = ("os.fork", "os.forkpty", "os.posix_spawn", "os.system", "os.exec", "os.spawn",
+              "subprocess.Popen", "pty.spawn")  # fmt: skip
+_SIGNALS = ("os.kill", "os.killpg")
+_READING = ("os.listdir", "os.scandir", "os.chdir")
+_WRITING = ("os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.symlink", "os.link", "os.chmod",
+            "os.chown", "os.truncate", "os.utime", "shutil.rmtree", "sqlite3.connect")  # fmt: skip
+_FRAMES = 8
+
+
+def watch(readable: Iterable[Path], writable: Path, cells: dict[str, list[str]]) -> None:
+    """Note attempts to leave the sandbox, from here to the end of the process.
+
+    Args:
+        readable: folders and files that may be read.
+        writable: the scratch folder.
+        cells: the learner's code by file name; only what comes from there is noted.
+    """
+    roots = tuple(os.path.realpath(path) for path in readable)
+    scratch = os.path.realpath(writable)
+    busy = False
+
+    def under(path: str, folders: tuple[str, ...]) -> bool:
+        return any(path == folder or path.startswith(folder + "/") for folder in folders)
+
+    def by_learner() -> bool:
+        frame: FrameType | None = sys._getframe(2)
+        for _ in range(_FRAMES):
+            if frame is None or frame.f_code.co_filename.startswith("<frozen importlib"):
+                return False
+            if frame.f_code.co_filename in cells:
+                return True
+            frame = frame.f_back
+        return False
+
+    def look(event: str, arguments: tuple[Any, ...]) -> None:
+        if event in _NETWORK:
+            note("the network")
+        elif event in _PROCESSES:
+            note("another process")
+        elif event in _SIGNALS:
+            note("a signal to a process")
+        elif event == "open" or event in _READING or event in _WRITING:
+            path = arguments[0] if arguments else None
+            if not isinstance(path, str | bytes | os.PathLike) or not by_learner():
+                return
+            real = os.path.realpath(os.fsdecode(path))
+            mode, flags = (arguments[1], arguments[2]) if event == "open" else (None, 0)
+            writes = event in _WRITING or (
+                any(letter in (mode or "") for letter in "wax+")
+                or bool(isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR))
+            )
+            if under(real, (scratch,)) or (not writes and under(real, roots)):
+                return
+            note(f"{'writing' if writes else 'reading'} {real[:200]}")
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        nonlocal busy
+        if busy:
+            return
+        busy = True
+        try:
+            look(event, arguments)
+        except Exception:  # a hook that raises would change what the learner's code does
+            pass
+        finally:
+            busy = False
+
+    sys.addaudithook(hook)
