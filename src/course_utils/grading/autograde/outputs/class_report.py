@@ -48,7 +48,7 @@ def _code(name: str) -> str:
     return "<code>" + plain.html(name, 60).replace(".", ".<wbr>").replace("_", "_<wbr>") + "</code>"
 
 
-def _cut(rows: list[tuple[str, ...]]) -> str:
+def _cut(rows: Sequence[tuple[str, ...]]) -> str:
     more = len(rows) - _MOST_ROWS
     return f'<p class="quiet small">and {more} more, in grades.csv</p>' if more > 0 else ""
 

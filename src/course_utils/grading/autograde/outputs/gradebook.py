@@ -305,7 +305,7 @@ class _Found:
         if exercise is None or exercise.status in ("not_attempted", "missing"):
             return "No response."
         said = (WORDS[exercise.status].capitalize() + ".", exercise.misconception, exercise.hint)
-        return " ".join(words for words in said if words)
+        return plain.plain(" ".join(words for words in said if words))
 
     def _answered(self, cell: Cell) -> bool:
         return self.answers.get(cell.name, "").strip() not in ("", UNANSWERED)

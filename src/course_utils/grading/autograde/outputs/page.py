@@ -7,6 +7,7 @@ reason no element carries a `style` attribute: classes do it all.
 
 import base64
 import hashlib
+from collections.abc import Sequence
 
 from course_utils.grading.autograde.outputs import plain
 
@@ -77,7 +78,7 @@ def page(title: str, body: str) -> str:
     )
 
 
-def table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def table(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     """A table of ready markup; a column named `>x` is aligned right, as in cli.output."""
     side = [' class="n"' if column.startswith(">") else "" for column in columns]
     head = "".join(

@@ -45,10 +45,10 @@ def grades(records: Iterable[SubmissionGrade], standing: Standing) -> str:
             rows.append((*place, plain.field(exercise.exercise), *points, exercise.status))
         for answer in record.answers:
             mark = by_hand(answer.question)
-            points = "" if mark is None else f"{mark:g}", f"{answer.max_score:g}"
+            points = ("" if mark is None else f"{mark:g}"), f"{answer.max_score:g}"
             status = "to_mark" if mark is None else "marked"
             rows.append((*place, plain.field(answer.question), *points, status))
-    return _csv(columns, sorted(rows, key=lambda row: row[:3]))
+    return _csv(columns, sorted(rows, key=lambda row: tuple(row[:3])))
 
 
 def canvas(records: Sequence[SubmissionGrade], standing: Standing) -> str:
