@@ -7,6 +7,7 @@ for the library's own, nothing for a blank, and for a known mistake what the che
 outside of any sandbox.
 """
 
+import copy
 import csv
 import io
 import math
@@ -89,6 +90,11 @@ def lesson(number: str) -> Lesson:
     return find_lesson(number)
 
 
+@cache
+def _released(number: str) -> NotebookNode:
+    return build(lesson(number), "learner")
+
+
 def _submission(
     student: str, of: Lesson, ability: float, rng: random.Random, judge_seed: int
 ) -> Submission:
@@ -118,7 +124,7 @@ def _solution(exercise: Exercise, ability: float, rng: random.Random, judge_seed
         possible = [i for i, mutant in enumerate(exercise.mutants) if mutant.replace]
         weights = [1 / (1 + place) for place in range(len(possible))]
         return mistaken(exercise, rng.choices(possible, weights)[0], judge_seed)
-    return rng.choices((blank, emptied, broken, deleted), (6, 1, 2, 1))[0](exercise)
+    return rng.choices((blank, emptied, broken, deleted), (5, 1, 2, 2))[0](exercise)
 
 
 def solved(exercise: Exercise) -> Solution:
@@ -173,7 +179,7 @@ def deleted(exercise: Exercise) -> Solution:
 
 def notebook(of: Lesson, solutions: dict[str, Solution], rng: random.Random) -> bytes:
     """A lesson's notebook with these solutions in it, more or less as a learner leaves it."""
-    book = build(of, "learner")
+    book = copy.deepcopy(_released(of.number))
     dirt = rng.choices((clean, with_outputs, with_own_cells, tampered), (6, 3, 2, 1))[0]
     for cell in list(book.cells):
         ours = cell.metadata.get("course", {})
@@ -202,8 +208,9 @@ def with_outputs(book: NotebookNode, rng: random.Random) -> None:
 
 def with_own_cells(book: NotebookNode, rng: random.Random) -> None:
     """With attempts of the learner's own between the others, which must not be run."""
-    for _ in range(3):
+    for count in range(3):
         attempt = new_code_cell("raise RuntimeError('an attempt that I forgot to delete')")
+        attempt["id"] = f"own-{count}"
         book.cells.insert(rng.randrange(len(book.cells)), attempt)
 
 
