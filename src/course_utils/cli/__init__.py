@@ -113,6 +113,15 @@ def _author_commands(command) -> None:  # type: ignore[no-untyped-def]
     build.add_argument("--check", action="store_true", help="only say which are stale; exit 1")
     build.add_argument("--force", action="store_true", help="overwrite notebooks with answers in")
 
+    grade = command("grade", "grade:grade", "grade a folder of submissions, in a sandbox")
+    grade.add_argument("submitted", metavar="SUBMITTED", help="<student>/<lesson>/<lesson>.ipynb")
+    grade.add_argument("--out", required=True, metavar="DIR", help="where grades and reports go")
+    grade.add_argument("--lesson", metavar="NN", help="this lesson only")
+    grade.add_argument("--jobs", type=int, metavar="N", help="default: one for each core")
+    grade.add_argument("--seed", type=int, metavar="S", help="default: drawn, and kept in DIR")
+    grade.add_argument("--resume", action="store_true", help="go on where a run was stopped")
+    grade.add_argument("--unsafe", action="store_true", help="grade even without a sandbox")
+
     mutants = command("mutants", "mutants:mutants", "do the checks catch every known mistake?")
     mutants.add_argument("lessons", nargs="*", metavar="NN", help="default: all")
     mutants.add_argument("--jobs", type=int, metavar="N", help="processes; default: one per core")

@@ -102,7 +102,9 @@ def run_check(exercise: Exercise, check: Check, student: Any, seed: int) -> Outc
             )
         except Exception as error:  # whatever the learner's code raises
             said = f"{type(error).__name__}: {error}"
-            return Outcome(name, told, "error", said[:500], where=_learners_line(error, student))
+            # An error that crossed from the sandbox brings the line along: its frames stayed there.
+            where = getattr(error, "learners_line", "") or _learners_line(error, student)
+            return Outcome(name, told, "error", said[:500], where=where)
     return Outcome(name, told, "passed")
 
 

@@ -398,12 +398,10 @@ class GraderWriter(Writer):
         return len(self.talk.generators) - 1
 
     def _callback(self, value: Callable[..., Any]) -> Any:
-        for number, known in enumerate(self.talk.callbacks):
-            if known is value:
-                break
-        else:
+        known = [number for number, one in enumerate(self.talk.callbacks) if one is value]
+        number = known[0] if known else len(self.talk.callbacks)
+        if not known:
             self.talk.callbacks.append(value)
-            number = len(self.talk.callbacks) - 1
         return ["c", number, getattr(value, "__name__", type(value).__name__)]
 
 
@@ -515,16 +513,10 @@ def rebuilt_error(kinds: list[str], says: str, where: str) -> Exception:
         if isinstance(known, type) and issubclass(known, Exception):
             base = known
             break
-    name = kinds[0] if kinds else "Exception"
-    error: Exception = _kind(name, base)(says)
-    error = _worded(error, says)
+    name = kinds[0] if kinds and re.fullmatch(r"\w{1,80}", kinds[0]) else "Exception"
+    # KeyError quotes its argument and others need five of them: ours say what was said.
+    kind = type(name, (base,), {"__str__": lambda self: says, "__init__": lambda self: None})
+    error: Exception = kind.__new__(kind)
     error.of_the_learner = True  # type: ignore[attr-defined]
     error.learners_line = where  # type: ignore[attr-defined]
     return error
-
-
-def _worded(error: Exception, says: str) -> Exception:
-    """KeyError quotes its argument, some others need more of them: ours say what was said."""
-    kind = type(type(error).__name__, (type(error),), {"__str__": lambda self: says})
-    made = kind.__new__(kind, says)
-    return made

@@ -1,0 +1,167 @@
+"""Processes that grade side by side.
+
+Each is forked from the grader before that has computed anything, speaks JSON lines on a socket,
+and is replaced when it dies or does not come back: no submission can stop the others.
+"""
+
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from course_utils.errors import CourseError
+from course_utils.grading.autograde.grade import grade
+from course_utils.grading.autograde.plan import LessonPlan
+from course_utils.grading.autograde.records import SubmissionGrade, from_plain, to_plain
+from course_utils.grading.autograde.submission import Found
+from course_utils.grading.sandbox.lockdown import Level, Limits
+
+# A worker that is silent for longer than a submission may take, and this, is stuck itself.
+GRACE = 60.0
+
+
+@dataclass(frozen=True)
+class Door:
+    """What a worker needs of a lesson's zygote."""
+
+    address: str
+    level: Level
+    limits: Limits
+
+
+@dataclass
+class Worker:
+    """One process and what it is busy with."""
+
+    pid: int
+    connection: socket.socket
+    task: Found | None = None
+    since: float = 0.0
+    waiting: bytearray = field(default_factory=bytearray)
+
+    def give(self, task: Found, before: SubmissionGrade | None) -> None:
+        self.task, self.since = task, time.monotonic()
+        message = {
+            "student": task.student, "lesson": task.lesson, "path": str(task.path),
+            "before": to_plain(before) if before else None,
+        }  # fmt: skip
+        self.connection.sendall(json.dumps(message).encode() + b"\n")
+
+    def answer(self) -> dict[str, Any] | None:
+        """A whole line, if there is one.
+
+        Raises:
+            EOFError: when the worker is gone.
+        """
+        data = self.connection.recv(1 << 20)
+        if not data:
+            raise EOFError
+        self.waiting += data
+        if not self.waiting.endswith(b"\n"):
+            return None
+        line, self.waiting = bytes(self.waiting), bytearray()
+        return dict(json.loads(line))
+
+    def end(self) -> None:
+        self.connection.close()
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self.pid, 0)
+
+
+def start(plan: LessonPlan, door: Door, secret: int) -> Worker:
+    """Fork a worker for one lesson."""
+    ours, theirs = socket.socketpair()
+    pid = os.fork()
+    if pid:
+        theirs.close()
+        return Worker(pid, ours)
+    code = 1
+    try:
+        ours.close()
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the grader decides when to stop
+        _work(theirs, plan, door, secret)
+        code = 0
+    finally:
+        os._exit(code)
+
+
+def _work(connection: socket.socket, plan: LessonPlan, door: Door, secret: int) -> None:
+    with connection.makefile("rwb") as lines:
+        for line in lines:
+            task = json.loads(line)
+            found = Found(task["student"], task["lesson"], Path(task["path"]))
+            before = from_plain(task["before"]) if task["before"] else None
+            answer: dict[str, Any]
+            try:
+                answer = {"record": to_plain(grade(found, plan, door, secret, before))}  # type: ignore[arg-type]
+            except CourseError as error:
+                answer = {"error": str(error)}
+            lines.write(json.dumps(answer).encode() + b"\n")
+            lines.flush()
+
+
+def run(
+    tasks: list[tuple[Found, SubmissionGrade | None]],
+    jobs: int,
+    launch: Callable[[], Worker],
+    most_seconds: float,
+) -> Iterator[tuple[Found, SubmissionGrade | None]]:
+    """Grade all tasks, as they come; None for one that two workers in turn did not survive.
+
+    Raises:
+        CourseError: when a worker met a problem that is the grader's own.
+    """
+    queue = list(reversed(tasks))
+    tried: dict[Found, int] = {}
+    workers = [launch() for _ in range(max(1, min(jobs, len(tasks))))]
+    earlier = dict(tasks)
+
+    def feed(worker: Worker) -> None:
+        worker.task = None
+        if queue:
+            found, before = queue.pop()
+            worker.give(found, before)
+
+    try:
+        for worker in workers:
+            feed(worker)
+        while any(worker.task for worker in workers):
+            busy = [worker for worker in workers if worker.task]
+            ready, _, _ = select.select([w.connection for w in busy], [], [], 1.0)
+            for worker in busy:
+                task = worker.task
+                assert task is not None
+                gone = time.monotonic() - worker.since > most_seconds + GRACE
+                if worker.connection in ready and not gone:
+                    try:
+                        answer = worker.answer()
+                    except (EOFError, OSError):
+                        gone = True
+                    else:
+                        if answer is None:
+                            continue
+                        if "error" in answer:
+                            raise CourseError(answer["error"])
+                        yield task, from_plain(answer["record"])
+                        feed(worker)
+                if gone:
+                    worker.end()
+                    workers[workers.index(worker)] = fresh = launch()
+                    tried[task] = tried.get(task, 0) + 1
+                    if tried[task] < 2:
+                        queue.append((task, earlier[task]))
+                    else:
+                        yield task, None
+                    feed(fresh)
+    finally:
+        for worker in workers:
+            worker.end()
