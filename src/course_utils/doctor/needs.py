@@ -30,6 +30,7 @@ NEEDS = (
     Need("11", memory_gib=3.5, disk_gb=0.7, minutes=4, data_set="wiki"),
     Need("12", memory_gib=4, disk_gb=0.7, minutes=4, data_set="smollm2_135m"),
     Need("13", memory_gib=2, disk_gb=0.1, minutes=4),
+    Need("14", memory_gib=2.5, disk_gb=0.1, minutes=1),
 )
 
 

@@ -12,13 +12,16 @@ sent by value (dill), so those of a notebook's cell travel with the names that t
 
 import multiprocessing
 import signal
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
 from pathlib import Path
+from types import ModuleType
 from typing import Any, TypeVar
 
 import dill  # type: ignore[import-untyped]
@@ -74,8 +77,20 @@ def _context() -> BaseContext:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["course_utils.parallel.rank"])
+    # The first optimiser that a process makes imports torch._dynamo, which takes seconds.
+    context.set_forkserver_preload(["course_utils.parallel.rank", "torch._dynamo"])
     return context
+
+
+@contextmanager
+def _main_out_of_sight() -> Iterator[None]:
+    """A process that starts would run the script once more, for names that we send anyway."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 class _Process:
@@ -86,7 +101,8 @@ class _Process:
         self.results: Connection
         self.results, theirs = _context().Pipe(duplex=False)
         self._process = _context().Process(target=live, args=(*place, work, theirs), daemon=True)  # type: ignore[attr-defined]
-        self._process.start()
+        with _main_out_of_sight():
+            self._process.start()
         theirs.close()  # so that a process that dies can be noticed
 
     def end(self) -> None:
