@@ -163,7 +163,15 @@ def test_the_slurm_script_saves_goes_back_into_the_queue_and_finishes(tmp_path: 
     assert asked.read_text() == "requeue 7\n"
     assert not (runs / "pretrain-smoke" / "summary.json").exists()
 
-    said = checked(*command, env=environment)
-    assert "Finished:" in said
-    assert (runs / "pretrain-smoke" / "summary.json").exists()
+    # From here on a stand-in for the lab: that it goes on to the same losses is tested elsewhere.
+    (tools / "accelerate").write_text("#!/bin/sh\nexit 5\n")
+    (tools / "accelerate").chmod(0o755)
+    environment["SLURM_SUBMIT_DIR"] = str(tmp_path)  # no .venv, which would come first
+    failed = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert failed.returncode == 5 and "exit code 5" in failed.stderr
+    done = f"#!/bin/sh\necho $@ > {tmp_path}/given; touch {runs}/pretrain-smoke/summary.json\n"
+    (tools / "accelerate").write_text(done)
+    assert "Finished:" in checked(*command, env=environment)
+    given = (tmp_path / "given").read_text()
+    assert "--resume --steps 300" in given and "cpu.yaml labs/pretrain.py" in given
     assert asked.read_text() == "requeue 7\n"
