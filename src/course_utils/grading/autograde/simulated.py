@@ -152,8 +152,10 @@ def mistaken(exercise: Exercise, index: int, judge_seed: int) -> Solution:
 
 @cache
 def _judged(exercise: Exercise, index: int, judge_seed: int) -> float:
+    from course_utils.grading.autograde.grade import exercise_seed
+
     wrong = mutants.build(exercise, exercise.mutants[index])
-    return score(exercise, judge(exercise, wrong, judge_seed))
+    return score(exercise, judge(exercise, wrong, exercise_seed(judge_seed, exercise)))
 
 
 def blank(exercise: Exercise) -> Solution:
@@ -177,10 +179,9 @@ def deleted(exercise: Exercise) -> Solution:
     return Solution("deleted", None, 0.0)
 
 
-def notebook(of: Lesson, solutions: dict[str, Solution], rng: random.Random) -> bytes:
-    """A lesson's notebook with these solutions in it, more or less as a learner leaves it."""
+def notebook(of: Lesson, solutions: dict[str, Solution], rng: random.Random | None = None) -> bytes:
+    """A lesson's notebook with these solutions in it; with `rng`, as dirty as real ones are."""
     book = copy.deepcopy(_released(of.number))
-    dirt = rng.choices((clean, with_outputs, with_own_cells, tampered), (6, 3, 2, 1))[0]
     for cell in list(book.cells):
         ours = cell.metadata.get("course", {})
         if ours.get("role") == "solution" and ours["exercise"] in solutions:
@@ -189,9 +190,11 @@ def notebook(of: Lesson, solutions: dict[str, Solution], rng: random.Random) -> 
                 book.cells.remove(cell)
             else:
                 cell.source = source
-        elif ours.get("role") == "answer" and rng.random() < 0.7:
+        elif ours.get("role") == "answer" and rng and rng.random() < 0.7:
             cell.source = "The noise falls with the square root of the batch size."
-    dirt(book, rng)
+    if rng:
+        dirt = rng.choices((clean, with_outputs, with_own_cells, tampered), (6, 3, 2, 1))[0]
+        dirt(book, rng)
     return (nbformat.writes(book, version=4) + "\n").encode()
 
 
