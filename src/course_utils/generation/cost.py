@@ -41,6 +41,39 @@ def cache_bytes(config: GPTConfig, batch: int, length: int, bytes_per_number: in
     return per_token * batch * length * bytes_per_number
 
 
+def texts_that_fit(
+    config: GPTConfig,
+    memory: int,
+    length: int,
+    *,
+    weight_bytes: int = 2,
+    cache_bytes: int = 2,
+    reserve: float = 0.1,
+) -> int:
+    """How many texts a device can hold in its memory at once, while a model writes them.
+
+    Three things share the memory:
+
+    - a `reserve`, a share of all of it, for what the computation needs for a moment;
+    - the weights, once for all texts: `config.n_parameters()` numbers of `weight_bytes`;
+    - for every text a key and a value of head_dim numbers for each of its `length` tokens, in every
+      layer, for every key/value head, of `cache_bytes` a number.
+
+    Args:
+        memory: of the device, in bytes.
+        length: tokens that are kept free for each text, prompt and answer together.
+        weight_bytes, cache_bytes: of one number. They may differ: a model in 4 bits can have a
+            cache in 16.
+        reserve: 0 to 1.
+
+    Returns:
+        Whole texts; 0 when there is not even room for one, or for the weights.
+    """
+    free = memory * (1 - reserve) - config.n_parameters() * weight_bytes
+    text = 2 * config.n_layers * config.n_kv_heads * config.head_dim * length * cache_bytes
+    return max(int(free // text), 0)
+
+
 def decode_bytes(config: GPTConfig, batch: int, length: int, bytes_per_number: int = 2) -> int:
     """Bytes that one step of decoding reads: one new token for each of `batch` texts.
 
