@@ -2,9 +2,9 @@
 
 import hashlib
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
+from course_utils.grading.autograde.borrowed import borrowed
 from course_utils.grading.autograde.plan import LessonPlan, PlannedExercise
 from course_utils.grading.autograde.records import (
     Answer,
@@ -146,11 +146,12 @@ class Sitting:
         blank = replace(blank, source=source[:MAX_SOURCE], status="not_attempted")
         if not source.strip() or (source == planned.stub and exercise.starter is None):
             return blank
-        borrowed = later_needed(self.plan, index)
-        if borrowed:
+        later = tuple(p.exercise for p in self.plan.exercises[index + 1 :])
+        borrows = borrowed(exercise, later)
+        if borrows:
             self.leave()
         try:
-            session = self._enter(index, borrowed)
+            session = self._enter(index, borrows)
             session.printed, session.notes = "", []
             problem, kind = session.run_cell(source, f"<{exercise.id}>", exercise.symbol)
         except (TimeUp, Died) as end:
@@ -159,23 +160,23 @@ class Sitting:
             found = self._not_run(blank, exercise, source, problem)
         else:
             found = self._judge(blank, exercise)
-        if borrowed:
+        if borrows:
             self.leave()
         return found
 
-    def _enter(self, index: int, borrowed: list[Exercise]) -> Session:
+    def _enter(self, index: int, borrows: tuple[Exercise, ...]) -> Session:
         """A living child in which everything before this exercise has happened."""
         if self.session is not None and self.session.alive:
             return self.session
         self.session = session = Session(self.zygote)
-        for exercise in borrowed:
+        for exercise in borrows:
             session.restore(exercise, hand_on=True)
         for planned, earlier in zip(self.plan.exercises[:index], self.done, strict=True):
             source = self.submission.solutions.get(planned.exercise.id)
             if source is not None and earlier.exercise not in self.deadly:
                 if earlier.status != "not_attempted":
                     session.run_cell(source, f"<{earlier.exercise}>", planned.exercise.symbol)
-            if planned.exercise not in borrowed:
+            if planned.exercise not in borrows:
                 session.restore(planned.exercise, hand_on=earlier.status != "passed")
         return session
 
@@ -253,21 +254,6 @@ class Sitting:
         if isinstance(end, TimeUp):
             return replace(blank, status="timeout", problem="The cell did not finish in time.")
         return replace(blank, status="crashed", problem=f"The process ended: {end}.")
-
-
-def later_needed(plan: LessonPlan, index: int) -> list[Exercise]:
-    """Exercises still to come whose symbols the text that was handed out for this one uses."""
-    stub = plan.exercises[index].stub
-    words = set(_words(stub))
-    return [p.exercise for p in plan.exercises[index + 1 :] if p.exercise.symbol in words]
-
-
-def _words(stub: str) -> Iterator[str]:
-    import ast
-
-    for node in ast.walk(ast.parse(stub)):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            yield node.func.id
 
 
 def _one_check(session: Session, exercise, check, seed):  # type: ignore[no-untyped-def]

@@ -67,6 +67,7 @@ class Child:
         sys.stdout = sys.stderr = self.printed  # type: ignore[assignment]
         self.student: Any = None
         self.classes: dict[str, Any] = {}
+        self.depth = 0
         self.begin()
 
     def begin(self) -> None:
@@ -82,7 +83,6 @@ class Child:
         self.sent: dict[int, tuple[Any, Any]] = {}
         self.bridges: list[tuple[list[Tensor], list[Tensor]]] = []
         self.rng = torch.get_rng_state()
-        self.depth = 0
 
     def serve(self) -> Any:
         """Answer requests until the grader closes, or answers one of ours."""
