@@ -59,7 +59,8 @@ def _same_value(one: Any, other: Any) -> bool:
             return False
         return torch.allclose(one, other, rtol=1e-4, atol=1e-6, equal_nan=True)
     if isinstance(one, float) and isinstance(other, float):
-        return math.isclose(one, other, rel_tol=1e-5, abs_tol=1e-9) or one is other
+        same = math.isclose(one, other, rel_tol=1e-5, abs_tol=1e-9)
+        return same or (math.isnan(one) and math.isnan(other))
     if isinstance(one, tuple | list) and isinstance(other, tuple | list):
         return len(one) == len(other) and all(map(_same_value, one, other))
     return type(one) is type(other) and bool(one == other)
