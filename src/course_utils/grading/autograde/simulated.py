@@ -22,7 +22,7 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_output
 
 from course_utils.authoring.build import build
-from course_utils.authoring.lesson import Lesson, find_lesson
+from course_utils.authoring.lesson import Lesson, find_lesson, lesson_sources
 from course_utils.grading import mutants
 from course_utils.grading.exercise import Exercise, find_exercise, lesson_files
 from course_utils.grading.judge import judge, score
@@ -71,7 +71,7 @@ def make_class(
         judge_seed: the grader's seed, with which known mistakes are judged here.
         lessons: their numbers; by default all with exercises.
     """
-    numbers = list(lessons or lesson_files())
+    numbers = list(lessons or [number for number in lesson_sources() if number in lesson_files()])
     made = 0
     for index in range(math.ceil(count / len(numbers))):
         rng = random.Random(f"{seed}/{index}")
