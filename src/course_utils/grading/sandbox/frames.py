@@ -10,17 +10,18 @@ before anything is allocated, and a message that is not one ends the conversatio
 """
 
 import json
+import math
 import socket
 import struct
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, deserialize
 from torch import Tensor
 
 MAX_JSON, MAX_TENSORS = 8 * 2**20, 256 * 2**20
 _HEAD = struct.Struct("!II")
+_LARGE = 2**16
 
 # safetensors' names for what may cross.
 _DTYPES = {
@@ -55,11 +56,17 @@ def send(to: socket.socket, message: Any, tensors: Sequence[Tensor] = ()) -> Non
     text = json.dumps(message, separators=(",", ":"), ensure_ascii=False)
     # A lone surrogate is a character of Python's that UTF-8 does not have.
     head = text.encode("utf-8", "surrogatepass")
-    body = _pack(tensors) if tensors else b""
-    if len(head) > MAX_JSON or len(body) > MAX_TENSORS:
-        raise WireError(f"a value of {len(head) + len(body)} bytes is too large to cross")
+    parts = _pack(tensors) if tensors else []
+    size = sum(len(part) for part in parts)
+    if len(head) > MAX_JSON or size > MAX_TENSORS:
+        raise WireError(f"a value of {len(head) + size} bytes is too large to cross")
     try:
-        to.sendall(_HEAD.pack(len(head), len(body)) + head + body)
+        if size < _LARGE:
+            to.sendall(b"".join((_HEAD.pack(len(head), size), head, *parts)))
+        else:  # without another copy of what is large
+            to.sendall(_HEAD.pack(len(head), size) + head)
+            for part in parts:
+                to.sendall(part)
     except OSError as error:
         raise Closed(str(error)) from None
 
@@ -83,7 +90,7 @@ def receive(source: socket.socket) -> tuple[Any, list[Tensor]]:
     return message, _unpack(body) if n_body else []
 
 
-def _exactly(source: socket.socket, n: int) -> bytes:
+def _exactly(source: socket.socket, n: int) -> bytearray:
     data = bytearray(n)
     view, filled = memoryview(data), 0
     while filled < n:
@@ -94,15 +101,15 @@ def _exactly(source: socket.socket, n: int) -> bytes:
         if got == 0:
             raise Closed("the other side closed the connection")
         filled += got
-    return bytes(data)
+    return data
 
 
-def _pack(tensors: Sequence[Tensor]) -> bytes:
+def _pack(tensors: Sequence[Tensor]) -> list[bytes | memoryview]:
     """A safetensors file: the length of its head (uint64), its head, the numbers one by one."""
     entries, parts, end = {}, [], 0
     for index, tensor in enumerate(tensors):
         flat = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
-        parts.append(flat.numpy().tobytes())
+        parts.append(memoryview(flat.numpy()))
         start, end = end, end + len(parts[-1])
         entries[str(index)] = {
             "dtype": _NAMES[tensor.dtype],
@@ -111,22 +118,36 @@ def _pack(tensors: Sequence[Tensor]) -> bytes:
         }
     head = json.dumps(entries, separators=(",", ":")).encode()
     head += b" " * (-len(head) % 8)
-    return b"".join((len(head).to_bytes(8, "little"), head, *parts))
+    return [len(head).to_bytes(8, "little") + head, *parts]
 
 
-def _unpack(body: bytes) -> list[Tensor]:
+def _unpack(body: bytearray) -> list[Tensor]:
+    """The tensors of a safetensors file; they share its memory.
+
+    Raises:
+        WireError: unless each is of a known dtype and exactly as long as its shape says.
+    """
     try:
-        entries = dict(deserialize(body))
-    except (SafetensorError, ValueError) as error:
-        raise WireError(f"not safetensors: {error}") from None
-    found = []
-    for index in range(len(entries)):
-        entry = entries.get(str(index))
-        if entry is None or entry["dtype"] not in _DTYPES:
-            raise WireError("tensors are numbered from 0, and of known dtypes")
-        dtype, data = _DTYPES[entry["dtype"]], entry["data"]
-        if len(data):
-            found.append(torch.frombuffer(data, dtype=dtype).reshape(entry["shape"]))
-        else:
-            found.append(torch.empty(entry["shape"], dtype=dtype))
-    return found
+        length = int.from_bytes(body[:8], "little")
+        if not 0 < length <= min(len(body) - 8, MAX_JSON):
+            raise WireError("the head of the tensors is longer than the message")
+        entries = json.loads(bytes(body[8 : 8 + length]))
+        return [_tensor(body, 8 + length, entries[str(i)]) for i in range(len(entries))]
+    except (ValueError, KeyError, TypeError, RecursionError, OverflowError) as error:
+        raise WireError(f"not safetensors: {type(error).__name__}") from None
+
+
+def _tensor(body: bytearray, origin: int, entry: dict[str, Any]) -> Tensor:
+    dtype, shape, (start, end) = _DTYPES[entry["dtype"]], entry["shape"], entry["data_offsets"]
+    numbers = [*shape, start, end]
+    if not all(type(n) is int and 0 <= n <= MAX_TENSORS for n in numbers) or len(shape) > 64:
+        raise WireError("a shape is a list of sizes")
+    count = math.prod(shape)
+    if end - start != count * dtype.itemsize or origin + end > len(body):
+        raise WireError("a tensor is as long as its shape says")
+    if count == 0:
+        return torch.empty(shape, dtype=dtype)
+    if (origin + start) % dtype.itemsize:
+        body, origin = body[origin + start : origin + end], -start
+    flat = torch.frombuffer(body, dtype=dtype, count=count, offset=origin + start)
+    return flat.reshape(shape)

@@ -29,10 +29,10 @@ def version() -> int:
         return 0
 
 
-def restrict(readable: Iterable[Path], writable: Iterable[Path]) -> None:
-    """Leave this process these files and folders, and no TCP, and no signals to others.
+def ruleset(readable: Iterable[Path], writable: Iterable[Path]) -> int:
+    """A descriptor of rules that leave these files and folders, no TCP, no signals to others.
 
-    Needs `no_new_privs`. Paths that do not exist are left out.
+    Paths that do not exist are left out.
 
     Raises:
         OSError: when the kernel has no Landlock.
@@ -46,18 +46,21 @@ def restrict(readable: Iterable[Path], writable: Iterable[Path]) -> None:
     scoped = 0b11 if known >= 6 else 0  # abstract sockets and signals stay among ourselves
     attributes = struct.pack("=QQQ", handled, tcp, scoped)
     size = 24 if known >= 6 else 16 if known >= 4 else 8
-    ruleset = syscall("landlock_create_ruleset", ctypes.create_string_buffer(attributes), size, 0)
-    try:
-        for path in readable:
-            _allow(ruleset, path, _READ & handled)
-        for path in writable:
-            _allow(ruleset, path, handled & ~_EXECUTE)
-        syscall("landlock_restrict_self", ruleset, 0)
-    finally:
-        os.close(ruleset)
+    rules = syscall("landlock_create_ruleset", ctypes.create_string_buffer(attributes), size, 0)
+    for path in readable:
+        _allow(rules, path, _READ & handled)
+    for path in writable:
+        _allow(rules, path, handled & ~_EXECUTE)
+    return rules
 
 
-def _allow(ruleset: int, path: Path, rights: int) -> None:
+def restrict(rules: int) -> None:
+    """Put the rules over this process, for good. Needs `no_new_privs`."""
+    syscall("landlock_restrict_self", rules, 0)
+    os.close(rules)
+
+
+def _allow(rules: int, path: Path, rights: int) -> None:
     try:
         descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except OSError:
@@ -66,6 +69,6 @@ def _allow(ruleset: int, path: Path, rights: int) -> None:
         if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
             rights &= _FOR_FILES
         rule = ctypes.create_string_buffer(struct.pack("=Qi", rights, descriptor))
-        syscall("landlock_add_rule", ruleset, _PATH_BENEATH, rule, 0)
+        syscall("landlock_add_rule", rules, _PATH_BENEATH, rule, 0)
     finally:
         os.close(descriptor)

@@ -133,16 +133,28 @@ def address_space() -> int:
     return pages * resource.getpagesize()
 
 
-def lock_in(
-    level: Level, limits: Limits, mapped: int, readable: Sequence[Path], scratch: Path
-) -> None:
+def prepare_scratch(level: Level, root: Path) -> Path | None:
+    """With namespaces, the one folder over which every child mounts a scratch folder of its own.
+
+    It lies in a tiny file system that can only be read, so there is nothing beside it to write to.
+    """
+    if level != Level.NAMESPACES:
+        return None
+    kernel.mount("scratch", str(root), "tmpfs", 0, "size=64k,mode=0700")
+    scratch = root / "scratch"
+    scratch.mkdir(mode=0o700)
+    kernel.mount("scratch", str(root), None, kernel.MS_REMOUNT | kernel.MS_RDONLY)
+    return scratch
+
+
+def lock_in(level: Level, limits: Limits, mapped: int, rules: int, scratch: Path) -> None:
     """Leave the calling process nothing but to compute; there is no way back.
 
     Args:
         level: from `usable_level`.
         limits: for this process.
         mapped: the address space it came with, which the memory limit does not count.
-        readable: the files and folders it may read.
+        rules: of Landlock, for the files it may read and for the scratch folder.
         scratch: an empty folder that it may write to.
 
     Raises:
@@ -167,5 +179,5 @@ def lock_in(
         kernel.drop_capabilities()
     kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
     if level >= Level.LANDLOCK:
-        landlock.restrict(readable, [scratch, Path("/dev/null")])
+        landlock.restrict(rules)
         seccomp.restrict()

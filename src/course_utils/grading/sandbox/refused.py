@@ -6,8 +6,6 @@ gets round it gains nothing but a worse message.
 
 import os
 import sys
-from collections.abc import Iterable
-from pathlib import Path
 from types import FrameType, ModuleType
 from typing import Any, NoReturn
 
@@ -69,16 +67,14 @@ _WRITING = ("os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.symlink", "os.
 _FRAMES = 8
 
 
-def watch(readable: Iterable[Path], writable: Path, cells: dict[str, list[str]]) -> None:
+def watch(roots: tuple[str, ...], scratch: str, cells: dict[str, list[str]]) -> None:
     """Note attempts to leave the sandbox, from here to the end of the process.
 
     Args:
-        readable: folders and files that may be read.
-        writable: the scratch folder.
+        roots: real paths of the folders and files that may be read.
+        scratch: the folder that may be written to.
         cells: the learner's code by file name; only what comes from there is noted.
     """
-    roots = tuple(os.path.realpath(path) for path in readable)
-    scratch = os.path.realpath(writable)
     busy = False
 
     def under(path: str, folders: tuple[str, ...]) -> bool:

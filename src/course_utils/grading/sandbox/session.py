@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -21,7 +22,7 @@ from typing import Any
 from torch import Tensor
 
 from course_utils.errors import CourseError
-from course_utils.grading.exercise import Exercise
+from course_utils.grading.exercise import Exercise, find_exercise
 from course_utils.grading.sandbox import lockdown
 from course_utils.grading.sandbox.cut import CutModule, cut_modules
 from course_utils.grading.sandbox.frames import Closed, WireError, receive, send
@@ -178,6 +179,11 @@ def readable_paths(modules: Sequence[CutModule]) -> list[Path]:
     return sorted(path for path in paths if path.exists())
 
 
+@cache
+def _source(exercise_id: str) -> str:
+    return find_exercise(exercise_id).source
+
+
 @dataclass
 class Session:
     """One submission's child.
@@ -222,7 +228,7 @@ class Session:
         with self.time_limit(5.0, 15.0):
             self.talk.ask_about(
                 "restore", 0, module=exercise.reference.partition(":")[0], symbol=exercise.symbol,
-                source=exercise.source, holes=list(exercise.holes), hand_on=hand_on,
+                source=_source(exercise.id), holes=list(exercise.holes), hand_on=hand_on,
             )  # fmt: skip
 
     def student(self) -> Any:

@@ -16,18 +16,21 @@ import importlib.util
 import io
 import os
 import resource
+import select
 import shutil
 import signal
 import socket
 import sys
 import tempfile
 import traceback
+from collections.abc import Callable
+from functools import partial
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from course_utils.grading.sandbox import kernel, lockdown
+from course_utils.grading.sandbox import kernel, landlock, lockdown
 from course_utils.grading.sandbox.lockdown import Level, Limits
 
 
@@ -160,39 +163,44 @@ def _fork_for_each(
     namespace: dict[str, Any],
 ) -> None:
     limits = Limits(**config["limits"])
-    mapped = lockdown.address_space()
     own_processes = os.open("/proc/self/ns/pid", os.O_RDONLY) if level == Level.NAMESPACES else -1
     readable = [Path(path) for path in config["readable"]]
+    roots = tuple({os.path.realpath(path) for path in readable})
     scratch_root = Path(tempfile.mkdtemp(prefix="course-sandbox-", dir=config["scratch"]))
+    common = lockdown.prepare_scratch(level, scratch_root)
+    rules = landlock.ruleset(readable, [scratch_root, Path("/dev/null")]) if common else -1
+    mapped = lockdown.address_space()
     signal.signal(signal.SIGCHLD, lambda *_: None)
     gc.collect()
     gc.freeze()
-    number = 0
-    poll = __import__("select").poll()
-    poll.register(listener, 1)
-    poll.register(control, 1)
+    poll = select.poll()
+    poll.register(listener, select.POLLIN)
+    poll.register(control, select.POLLIN)
     while True:
         ready = {descriptor for descriptor, _ in poll.poll()}
-        _reap(scratch_root)
+        _reap()
         if control.fileno() in ready:  # the grader has closed, or has died
-            shutil.rmtree(scratch_root, ignore_errors=True)
+            if common is None:
+                shutil.rmtree(scratch_root, ignore_errors=True)
             return
         if listener.fileno() not in ready:
             continue
         connection, _ = listener.accept()
-        number += 1
-        scratch = scratch_root / f"{number}"
-        scratch.mkdir(mode=0o700)
+        scratch = common or Path(tempfile.mkdtemp(dir=scratch_root))
         if level == Level.NAMESPACES:
             kernel.unshare(kernel.CLONE_NEWPID)
         child = os.fork()
         if child == 0:
             listener.close()
             control.close()
-            _live(connection, level, limits, mapped, readable, scratch, namespace)
+            if rules < 0 and level >= Level.LANDLOCK:
+                rules = landlock.ruleset(readable, [scratch, Path("/dev/null")])
+            lock_in = partial(lockdown.lock_in, level, limits, mapped, rules, scratch)
+            _live(connection, lock_in, rules, roots, scratch, namespace)
         if level == Level.NAMESPACES:
             kernel.setns(own_processes, kernel.CLONE_NEWPID)
-        _scratch_of[child] = scratch
+        if common is None:
+            _scratch_of[child] = scratch
         handle = os.pidfd_open(child)
         descriptors = array.array("i", [handle])
         with contextlib.suppress(OSError):
@@ -206,7 +214,7 @@ def _fork_for_each(
 _scratch_of: dict[int, Path] = {}
 
 
-def _reap(scratch_root: Path) -> None:
+def _reap() -> None:
     while True:
         try:
             child, _ = os.waitpid(-1, os.WNOHANG)
@@ -221,10 +229,9 @@ def _reap(scratch_root: Path) -> None:
 
 def _live(
     connection: socket.socket,
-    level: Level,
-    limits: Limits,
-    mapped: int,
-    readable: list[Path],
+    lock_in: Callable[[], None],
+    rules: int,
+    roots: tuple[str, ...],
     scratch: Path,
     namespace: dict[str, Any],
 ) -> None:
@@ -240,13 +247,15 @@ def _live(
             os.dup2(nothing, descriptor)
         os.environ.update(HOME=str(scratch), TMPDIR=str(scratch))
         tempfile.tempdir = str(scratch)
-        kept = connection.fileno()
-        os.closerange(3, kept)
-        os.closerange(kept + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
-        lockdown.lock_in(level, limits, mapped, readable, scratch)
+        last = 3
+        for kept in sorted({connection.fileno(), *({rules} if rules >= 0 else ())}):
+            os.closerange(last, kept)
+            last = kept + 1
+        os.closerange(last, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+        lock_in()
         cells: dict[str, list[str]] = {}
         child = Child(connection, namespace, cells)
-        refused.watch(readable, scratch, cells)
+        refused.watch(roots, str(scratch), cells)
         child.serve()
     except Closed:
         os._exit(0)
