@@ -17,7 +17,8 @@ from toy_training import in_processes, toy_model, toy_trainer, trace, train
 
 from course_utils.errors import CourseError
 from course_utils.training import rng, snapshots
-from course_utils.training.checkpoint import load_run, load_weights, save_weights
+from course_utils.training.checkpoint import load_run
+from course_utils.training.weights import load_weights, save_weights
 
 # ------------------------------------------------------------------ damage
 

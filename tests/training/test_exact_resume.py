@@ -11,7 +11,7 @@ import pytest
 import torch
 from toy_training import in_processes, trace, train
 
-from course_utils.training import checkpoint
+from course_utils.training import checkpoint, snapshots
 from course_utils.training.callbacks import Callback
 
 SETTINGS: dict[str, Any] = {"dropout": 0.3, "masked": True, "save_every": 2, "eval_every": 3}
@@ -151,12 +151,16 @@ def test_another_number_of_processes_takes_over(tmp_path: Path) -> None:
 
 def test_elapsed_time_goes_on(tmp_path: Path) -> None:
     in_processes(killed_after_step, tmp_path, 5, SETTINGS, log=tmp_path / "log")
-    lines = (tmp_path / "toy" / "metrics.jsonl").read_text().splitlines()
-    saved_at = json.loads(lines[3])["elapsed_s"]
+    version, _ = snapshots.newest_intact(tmp_path / "toy" / "checkpoints")
+    assert version is not None
+    resumed = snapshots.step_of(version)
+    before = elapsed(tmp_path / "toy")
     in_processes(go_on, tmp_path, SETTINGS, log=tmp_path / "log")
-    times = [
-        json.loads(line)["elapsed_s"]
-        for line in (tmp_path / "toy" / "metrics.jsonl").read_text().splitlines()
-    ]
-    assert times[3] == saved_at
-    assert times == sorted(times)
+    after = elapsed(tmp_path / "toy")
+    assert after[:resumed] == before[:resumed]
+    assert len(after) == 6 and after == sorted(after)
+
+
+def elapsed(run: Path) -> list[float]:
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line)["elapsed_s"] for line in lines]

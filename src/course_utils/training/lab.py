@@ -14,7 +14,7 @@ from course_utils.training.config import Precision, Tracking, TrainConfig
 from course_utils.training.language_run import TOKENIZER, shape_of
 from course_utils.training.launch import native_precision
 from course_utils.training.optimizers import OptimizerName, make_optimizer
-from course_utils.training.processes import Processes
+from course_utils.training.processes import Processes, under_deepspeed, under_fsdp
 from course_utils.training.schedule import warmup_cosine
 from course_utils.training.task import Task
 from course_utils.training.trainer import Trainer
@@ -34,7 +34,8 @@ class LanguageConfig:
         steps: Optimiser steps.
         batch_size: Rows of `context` tokens per step, over all processes.
         accumulation: Micro-batches per process and step.
-        optimizer: "muon" for the blocks' matrices and AdamW for the rest, or "adamw" for all.
+        optimizer: "muon" for the blocks' matrices and AdamW for the rest, or "adamw" for all, as
+            it is under ZeRO and FSDP.
         lr: Peak learning rate of AdamW.
         lr_muon: Peak learning rate of Muon.
         momentum: Of Muon.
@@ -122,6 +123,16 @@ def chosen_precision(precision: Precision | Literal["auto"]) -> Precision:
     return native_precision(Processes.start().device) if precision == "auto" else precision
 
 
+def chosen_optimizer(name: OptimizerName) -> OptimizerName:
+    """The optimiser that works with how this run was launched: Muon needs whole matrices."""
+    if name == "muon" and (under_deepspeed() or under_fsdp()):
+        if Processes.start().is_main:
+            engine = "DeepSpeed" if under_deepspeed() else "FSDP"
+            print(f"{engine} gives each process slices of matrices; Muon needs whole ones: AdamW.")
+        return "adamw"
+    return name
+
+
 def language_trainer(
     model: GPT,
     task: Task,
@@ -139,7 +150,7 @@ def language_trainer(
     precision = chosen_precision(config.precision)
     optimizer = make_optimizer(
         model,
-        config.optimizer,
+        chosen_optimizer(config.optimizer),
         lr=config.lr,
         lr_muon=config.lr_muon,
         momentum=config.momentum,

@@ -4,6 +4,7 @@ Gradients travel between GPUs (NCCL). Counts, stop signals and decisions are a f
 memory, so they go over gloo: an all-reduce of CPU integers never waits for a GPU.
 """
 
+import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ def start_accelerator(precision: Precision) -> Accelerator:
     """
     AcceleratorState._reset_state()
     accelerator = Accelerator(
-        cpu=_on_cpu(),
+        cpu=_on_cpu() and not under_deepspeed(),  # with cpu=True accelerate leaves DeepSpeed out
         mixed_precision=precision,
         kwargs_handlers=[AORecipeKwargs()] if precision == "fp8" else None,
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
@@ -67,7 +68,7 @@ def release(accelerator: Accelerator, model: nn.Module) -> None:
         accelerator.free_memory()
 
 
-def describe(accelerator: Accelerator) -> str:
+def describe(accelerator: Accelerator, together: str, precision: Precision) -> str:
     """What is really used, for the first line of a run's output."""
     device = accelerator.device
     if device.type == "cuda":
@@ -75,11 +76,8 @@ def describe(accelerator: Accelerator) -> str:
     else:
         where = f"{device.type}, threads: {torch.get_num_threads()}"
     count = accelerator.num_processes
-    together = (
-        "" if count == 1 else f", {accelerator.distributed_type.value} over {dist.get_backend()}"
-    )
     plural = "process" if count == 1 else "processes"
-    return f"{count} {plural} ({where}), precision {accelerator.mixed_precision}{together}"
+    return f"{count} {plural} ({where}), precision {precision}{together and f', {together}'}"
 
 
 @dataclass(frozen=True)
@@ -98,7 +96,13 @@ class Processes:
             CourseError: when fewer work together than were launched: accelerate would train a
                 copy of the model in each.
         """
-        state = PartialState(cpu=_on_cpu())
+        if under_deepspeed() and _on_cpu():
+            # DeepSpeed would look for a GPU, and accelerate takes no backend for one process.
+            os.environ.setdefault("DS_ACCELERATOR", "cpu")
+            logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+            state = PartialState(cpu=False, backend="gloo")
+        else:
+            state = PartialState(cpu=_on_cpu())
         launched = int(os.environ.get("WORLD_SIZE", "1"))
         if state.num_processes != launched:
             raise CourseError(
@@ -155,6 +159,16 @@ class Processes:
 def sum_over_processes(*values: float) -> list[float]:
     """Add up numbers over all processes; for a `Task.evaluate` that shares the work."""
     return Processes.start().sum(values)
+
+
+def under_deepspeed() -> bool:
+    """Whether the launch configuration asks for DeepSpeed."""
+    return parse_flag_from_env("ACCELERATE_USE_DEEPSPEED")
+
+
+def under_fsdp() -> bool:
+    """Whether the launch configuration asks for FSDP."""
+    return parse_flag_from_env("ACCELERATE_USE_FSDP")
 
 
 def _on_cpu() -> bool:

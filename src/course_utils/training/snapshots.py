@@ -37,6 +37,11 @@ def step_of(version: Path) -> int:
     return int(version.name.removeprefix("step-"))
 
 
+def name_of(step: int) -> str:
+    """The name of a step's version."""
+    return f"step-{step:08d}"
+
+
 def write(root: Path, step: int, fill: Callable[[Path], None], keep: int) -> Path:
     """Write the version of `step`, then drop those that are no longer wanted.
 
@@ -51,7 +56,7 @@ def write(root: Path, step: int, fill: Callable[[Path], None], keep: int) -> Pat
         OSError: when the disk is full or may not be written; older versions stay as they were.
     """
     sweep(root)
-    draft = root / f".step-{step:08d}.writing"
+    draft = root / f".{name_of(step)}.writing"
     try:
         draft.mkdir(parents=True)
         fill(draft)
@@ -66,7 +71,7 @@ def write(root: Path, step: int, fill: Callable[[Path], None], keep: int) -> Pat
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
-    version = root / f"step-{step:08d}"
+    version = root / name_of(step)
     if version.exists():
         _remove(version)
     draft.rename(version)

@@ -1,8 +1,6 @@
 """One optimiser step: the gradient of the global batch, and the update. The heart of training."""
 
-import math
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +8,11 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import send_to_device
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from course_utils.errors import CourseError
 from course_utils.training.config import TrainConfig
+from course_utils.training.engines import Engine
 from course_utils.training.task import Task
 
 Schedule = Callable[[int], float]
@@ -42,32 +41,29 @@ class OptimizerStep:
     """Turns global batch `step` into one update of the weights.
 
         process 0   part 0: forward, backward   part 1: forward, backward ─┐
-                                                                           ├─ all-reduce ─ update
+                                                                           ├─ sum ─ update
         process 1   part 2: forward, backward   part 3: forward, backward ─┘
-                    └─────── no_sync ────────┘
+                    └─── nothing is sent ────┘
 
     The parts of a step do not know each other, yet their gradients add up to exactly that of the
     whole batch, because each loss is a sum over items and is divided by the count of all of them.
+    How they are added up, and who makes the update of what, is the engine's.
 
     Args:
-        model: As `accelerator.prepare` returned it, and likewise the optimiser.
         schedule: Step (from 0) to the factor on the base learning rates.
     """
 
     def __init__(
         self,
         accelerator: Accelerator,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
+        engine: Engine,
         schedule: Schedule,
         task: Task,
         config: TrainConfig,
     ) -> None:
-        self._accelerator = accelerator
-        self._model, self._optimizer = model, optimizer
+        self._accelerator, self._engine = accelerator, engine
         self._schedule, self._task, self._clip = schedule, task, config.clip
-        self._parameters = [p for p in model.parameters() if p.requires_grad]
-        self._base_lrs = [group["lr"] for group in optimizer.param_groups]
+        self._base_lrs = [group["lr"] for group in engine.groups]
         self._parts = config.parts(accelerator.num_processes)
         first = accelerator.process_index * config.accumulation
         self._my_parts = range(first, first + config.accumulation)
@@ -99,60 +95,44 @@ class OptimizerStep:
                 f"Step {step} has no {self._task.unit} to learn from: all of its batch is masked."
             )
         loss_sum = self._gradients(batches, items)
-        grad_norm = self._clip_gradients(want_norm)
         lr = self._set_learning_rates(self._schedule(step))
-        scaler = self._accelerator.scaler
-        loss_scale = scaler.get_scale() if scaler and want_norm else None  # waits for the GPU
-        self._optimizer.step()  # under a scaler: unless a gradient is not finite
+        loss_scale = self._engine.loss_scale() if want_norm else None  # waits for the GPU
+        grad_norm = self._engine.step(self._clip, want_norm)
         return StepResult(loss_sum, items, grad_norm, lr, loss_scale)
 
     def clear(self) -> None:
         """Free the gradients, also those of parameters that the optimiser was not given."""
-        for parameter in self._parameters:
-            parameter.grad = None
+        self._engine.clear()
 
     def reset(self) -> None:
         """Free the gradients and set the base learning rates, for a training that follows."""
-        self.clear()
+        self._engine.clear()
         self._set_learning_rates(1.0)
 
     def _gradients(self, batches: Sequence[Any], items: int) -> Float[Tensor, ""]:
         """Put the gradient of the loss per item into `p.grad`; returns this process's loss sum."""
-        # DDP averages gradients over processes. The factor turns that mean into the sum we want.
+        # Engines average gradients over processes. The factor turns that into the sum we want.
         scale = self._accelerator.num_processes / items
         loss_sum = torch.zeros((), device=self._accelerator.device)
         for i, batch in enumerate(batches):
-            with self._no_sync_before(last=i == len(batches) - 1):
+            last = i == len(batches) - 1
+            with self._engine.accumulating(last):
                 batch = send_to_device(batch, self._accelerator.device, non_blocking=True)
                 with self._accelerator.autocast():
-                    loss = self._task.loss(self._model, batch)
+                    loss = self._task.loss(self._engine.model, batch)
                 if loss.ndim:
                     raise CourseError(
                         f"{type(self._task).__name__}.loss must return one number, the sum over "
                         f"the batch; it has shape {list(loss.shape)}."
                     )
-                self._accelerator.backward(loss * scale)
+                self._engine.backward(loss * scale, last)
             loss_sum += loss.detach()
         return loss_sum
 
-    def _no_sync_before(self, last: bool) -> AbstractContextManager:
-        # Processes exchange the accumulated gradient once, in the last backward pass.
-        return nullcontext() if last else self._accelerator.no_sync(self._model)
-
-    def _clip_gradients(self, want_norm: bool) -> Float[Tensor, ""] | float:
-        if self._clip is not None:
-            return self._accelerator.clip_grad_norm_(self._parameters, self._clip)
-        if not want_norm:
-            return math.nan
-        self._accelerator.unscale_gradients()
-        return torch.nn.utils.get_total_norm(
-            [p.grad for p in self._parameters if p.grad is not None]
-        )
-
     def _set_learning_rates(self, factor: float) -> float:
-        for group, base in zip(self._optimizer.param_groups, self._base_lrs, strict=True):
+        for group, base in zip(self._engine.groups, self._base_lrs, strict=True):
             group["lr"] = base * factor
-        return self._optimizer.param_groups[0]["lr"]
+        return self._engine.groups[0]["lr"]
 
 
 def describe_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Any]:

@@ -22,10 +22,15 @@ from course_utils.training import rng, snapshots
 from course_utils.training.callbacks import Callback, Record
 from course_utils.training.checkpoint import Checkpoints, Position
 from course_utils.training.config import TrainConfig
+from course_utils.training.engines import Whole, make_engine
 from course_utils.training.evaluation import evaluate
 from course_utils.training.memory import released_on_error
-from course_utils.training.precision import check_precision, own_layers_afterwards
-from course_utils.training.processes import Processes, describe, prepare, release, start_accelerator
+from course_utils.training.precision import (
+    COMPUTE_DTYPE,
+    check_precision,
+    own_layers_afterwards,
+)
+from course_utils.training.processes import Processes, describe, start_accelerator
 from course_utils.training.recompute import recomputing
 from course_utils.training.report import Report
 from course_utils.training.run_folder import RunFolder, Summary
@@ -33,6 +38,7 @@ from course_utils.training.signals import Stop, StopRequests, in_notebook
 from course_utils.training.step import OptimizerStep, Schedule, StepResult, describe_optimizer
 from course_utils.training.task import Task
 from course_utils.training.throughput import peak, training_flops_per_item
+from course_utils.training.weights import Inventory
 
 
 class Trainer:
@@ -132,28 +138,31 @@ class Trainer:
         rng.seed_everything(config.seed, self._processes.index)
         stack.callback(self._forget)
         self._accelerator = start_accelerator(config.precision)
-        stack.callback(release, self._accelerator, self.model)
+        inventory = Inventory.of(self.model)
+        flops, peak_flops = on_main(self._measure_flops)
         stack.enter_context(own_layers_afterwards(self.model))
-        model, optimizer = prepare(self._accelerator, self.model, self.optimizer)
+        self._engine = stack.enter_context(
+            make_engine(self._accelerator, self.model, self.optimizer, config)
+        )
         self._step = OptimizerStep(
-            self._accelerator, model, optimizer, self.schedule, self.task, config
+            self._accelerator, self._engine, self.schedule, self.task, config
         )
         stack.callback(self._step.reset)
         self._checkpoints = Checkpoints(
             self._folder.checkpoints,
             config.keep,
             {"train": config.identity(), **self._what},
-            self.model,
-            self.optimizer,
-            self._accelerator,
+            inventory,
+            self._engine,
+            self._accelerator.scaler,
             self._processes,
         )
+        stack.callback(self._checkpoints.drain)
         self._resume()
         stack.callback(self._report.close)
         on_main(
             lambda: self._report.open(self._position, {"train": config.as_dict(), **self._what})
         )
-        flops, peak_flops = on_main(self._measure_flops)
         if config.checkpoint_activations:
             stack.enter_context(recomputing(self.model))
         if config.compile:
@@ -176,12 +185,16 @@ class Trainer:
                 "a new model and trainer with resume='auto' start from the beginning."
             )
         where = f"going on from {self._saved.name}" if self._saved else "from the beginning"
-        self._report.say(f"Run {self.config.name}: {describe(self._accelerator)}; {where}.")
+        how = describe(self._accelerator, self._engine.together, self.config.precision)
+        self._report.say(f"Run {self.config.name}: {how}; {where}.")
 
     def _measure_flops(self) -> tuple[float, float]:
-        """FLOPs per item, and a device's peak; before compilation, which hides operations."""
+        """FLOPs per item, and a device's peak; before an engine splits the model."""
+        self.model.to(self.device)
         batch = send_to_device(self.task.batch(0, 0, self._parts), self.device)
-        with self._accelerator.autocast():
+        precision = self.config.precision
+        # Under DeepSpeed, accelerate leaves autocast to it, and it has not got the model yet.
+        with torch.autocast(self.device.type, COMPUTE_DTYPE[precision], enabled=precision != "no"):
             flops = training_flops_per_item(self.model, self.task, batch)
         return flops, peak(self.device, self.config.precision).flops
 
@@ -217,7 +230,11 @@ class Trainer:
         One sum answers both, so asking every step costs nothing extra, and all processes stop
         after the same step.
         """
-        items, *votes = self._processes.sum([count, *self._stops.votes()])
+        items, failed, *votes = self._processes.sum(
+            [count, self._checkpoints.failed, *self._stops.votes()]
+        )
+        if failed:
+            self._checkpoints.wait()  # raises what went wrong
         return int(items), self._stops.verdict(votes)
 
     def _log(self, evaluating: bool) -> None:
@@ -232,13 +249,18 @@ class Trainer:
 
     def measure(self) -> Record:
         """What an evaluation finds now; for callbacks, while the run is open."""
+        with self._engine.whole_model():
+            return self._measure()
+
+    def _measure(self) -> Record:
         self._processes.share_buffers(self.model)
         return evaluate(self.task, self.model, self._accelerator)
 
     def _evaluate(self) -> Record:
-        val = self.measure()
-        for callback in self.callbacks:
-            callback.on_eval(self, self._position.step, val)
+        with self._engine.whole_model():
+            val = self._measure()
+            for callback in self.callbacks:
+                callback.on_eval(self, self._position.step, val)
         return val
 
     def _mean_loss(self, result: StepResult) -> float:
@@ -257,19 +279,25 @@ class Trainer:
         )
 
     def _save(self) -> Path:
-        if not all(p.isfinite().all() for p in self.model.parameters()):
-            raise self._divergence("weights are not all finite")  # they would push out good ones
         self._position.elapsed_s = self._report.seconds
         with self._report.clock_stopped():
             self._report.flush()
-            self._saved = self._checkpoints.save(self._position)
+            whole = self._engine.whole()
+            self._processes.on_main(lambda: self._refuse_infinite(whole))
+            self._saved = self._checkpoints.save(self._position, whole)
         return self._saved
+
+    def _refuse_infinite(self, whole: Whole | None) -> None:
+        assert whole is not None
+        if not all(tensor.isfinite().all() for tensor in whole.weights.values()):
+            raise self._divergence("weights are not all finite")  # they would push out good ones
 
     def _finish(self) -> Summary:
         step, steps, name = self._position.step, self.config.steps, self.config.name
         saved = self._saved
         if saved is None or snapshots.step_of(saved) != step:
             saved = self._save()
+        self._checkpoints.wait()
         _, self._stop = self._agree(0)  # a signal may have come during the last step
         self._report.close()
         summary = Summary(
@@ -295,5 +323,5 @@ class Trainer:
         return summary
 
     def _forget(self) -> None:
-        for name in ("_accelerator", "_step", "_checkpoints", "_result"):
+        for name in ("_accelerator", "_engine", "_step", "_checkpoints", "_result"):
             vars(self).pop(name, None)

@@ -1,0 +1,210 @@
+"""PyTorch's own way of splitting everything: fully sharded data parallelism (FSDP2).
+
+Every parameter becomes a DTensor, of which each process holds some rows. Around each block the rows
+are collected before it runs and let go after it; gradients are added up and split on the way back.
+
+accelerate offers this on GPUs only; torch's `fully_shard` works over gloo as well, so it is used
+directly, the same on both.
+
+Paper: Zhao et al. (2023), "PyTorch FSDP: Experiences on Scaling Fully Sharded Data Parallel",
+arXiv:2304.11277.
+"""
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from accelerate import Accelerator
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from course_utils.errors import CourseError
+from course_utils.training.config import TrainConfig
+from course_utils.training.engines.base import (
+    Engine,
+    Whole,
+    numbered,
+    refuse_whole_matrices,
+    to_main_memory,
+    unique_parameters,
+)
+from course_utils.training.processes import release
+
+
+class FSDPEngine(Engine):
+    """The model's blocks are the units that are collected together; what is left is one more."""
+
+    splits_anything = splits_weights = True
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        config: TrainConfig,
+    ) -> None:
+        refuse_whole_matrices(optimizer, "FSDP")
+        if config.precision in ("fp16", "fp8"):
+            raise CourseError(
+                f'precision "{config.precision}" is not supported under FSDP here: '
+                'choose "bf16" or "no".'
+            )
+        self._accelerator, self._own, self._optimizer = accelerator, model, optimizer
+        model.to(accelerator.device)
+        before, self._aliases = unique_parameters(model)
+        self._plain = _remember(model)
+        mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
+        half = config.precision == "bf16"
+        policy = MixedPrecisionPolicy(
+            param_dtype=torch.bfloat16 if half else None,
+            reduce_dtype=torch.float32 if half else None,
+        )
+        for parameter in model.parameters():  # rows of channels_last weights are not contiguous
+            parameter.data = parameter.data.contiguous()
+        for unit in [*getattr(model, "blocks", []), model]:
+            fully_shard(unit, mesh=mesh, mp_policy=policy)
+        self._parameters, _ = unique_parameters(model)
+        now = {id(before[name]): self._parameters[name] for name in before}
+        for group in optimizer.param_groups:
+            group["params"] = [now[id(parameter)] for parameter in group["params"]]
+        assert isinstance(model, FSDPModule)
+        # Gloo knows no mean; the sum over processes is divided here instead.
+        self._divide = accelerator.device.type == "cpu"
+        if self._divide:
+            model.set_force_sum_reduction_for_comms(True)
+        self.model, self.groups = model, optimizer.param_groups
+        self.together = f"FSDP over {dist.get_backend()}"
+
+    def backward(self, loss: Float[Tensor, ""], last: bool) -> None:
+        self._own.set_requires_gradient_sync(last)  # type: ignore[operator]
+        loss.backward()
+
+    def step(self, clip: float | None, want_norm: bool) -> Float[Tensor, ""] | float:
+        norm: Any = math.nan
+        if clip is not None or want_norm:
+            gradients = [p.grad for p in self._trained() if p.grad is not None]
+            norm = torch.nn.utils.get_total_norm(gradients)
+            if isinstance(norm, DTensor):
+                norm = norm.full_tensor()
+            if clip is not None:
+                torch.nn.utils.clip_grads_with_norm_(self._trained(), clip, norm)
+        self._optimizer.step()
+        return norm
+
+    def clear(self) -> None:
+        for parameter in self._parameters.values():
+            parameter.grad = None
+
+    def whole(self) -> Whole | None:
+        is_main = self._accelerator.is_main_process
+        weights: dict[str, Tensor] = {}
+        for name, value in self._own.state_dict().items():
+            if name in self._aliases or self._is_frozen(name):
+                continue
+            full = _full(value)
+            if is_main:
+                weights[name] = to_main_memory(full)
+        saved = self._optimizer.state_dict()
+        state: dict[int, dict[str, Any]] = {}
+        for number, entry in saved["state"].items():
+            complete = {key: _full(value) for key, value in entry.items()}
+            if is_main:
+                state[number] = {
+                    key: to_main_memory(value) if isinstance(value, Tensor) else value
+                    for key, value in complete.items()
+                }
+        if not is_main:
+            return None
+        aliases = {n: f for n, f in self._aliases.items() if f in weights}
+        return Whole(weights, aliases, {**saved, "state": state})
+
+    def load(self, weights: dict[str, Tensor], optimizer: dict[str, Any]) -> None:
+        own = {**self._parameters, **dict(self._own.named_buffers())}
+        with torch.no_grad():
+            for name, value in weights.items():
+                if name in own:
+                    own[name].copy_(_like(value, own[name]))
+        parameters = numbered(self._optimizer)
+        state = {
+            number: {
+                key: _like(value, parameters[number]) if _is_split(value) else value
+                for key, value in entry.items()
+            }
+            for number, entry in optimizer["state"].items()
+        }
+        self._optimizer.load_state_dict({**optimizer, "state": state})
+
+    @contextlib.contextmanager
+    def whole_model(self) -> Iterator[None]:
+        units = [m for m in self._own.modules() if isinstance(m, FSDPModule)]
+        for unit in units:
+            unit.set_reshard_after_forward(False, recurse=False)
+            unit.unshard()
+        try:
+            yield
+        finally:
+            for unit in units:
+                unit.set_reshard_after_forward(unit is not self._own, recurse=False)
+                unit.reshard()
+
+    def close(self) -> None:
+        full = {name: _full(parameter) for name, parameter in self._parameters.items()}
+        sharded = self._parameters
+        for restore in self._plain:
+            restore()
+        plain, _ = unique_parameters(self._own)
+        swapped = {id(sharded[name]): plain[name] for name in plain}
+        for name, parameter in plain.items():
+            parameter.data = full[name].detach().clone()
+            parameter.grad = None
+        for group in self._optimizer.param_groups:
+            group["params"] = [swapped.get(id(p), p) for p in group["params"]]
+        self._optimizer.state.clear()
+        release(self._accelerator, self._own)
+
+    def _trained(self) -> list[nn.Parameter]:
+        return [p for p in self._parameters.values() if p.requires_grad]
+
+    def _is_frozen(self, name: str) -> bool:
+        parameter = self._parameters.get(name)
+        return parameter is not None and not parameter.requires_grad
+
+
+def _full(value: Any) -> Any:
+    return value.full_tensor() if isinstance(value, DTensor) else value
+
+
+def _like(value: Tensor, other: Tensor) -> Tensor:
+    """A whole tensor, split as another one is."""
+    if isinstance(other, DTensor):
+        return distribute_tensor(
+            value.to(other.device, torch.float32), other.device_mesh, other.placements
+        )
+    return value
+
+
+def _is_split(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.ndim > 0
+
+
+def _remember(model: nn.Module) -> list[Callable[[], None]]:
+    """What puts every module's class, parameters and hooks back to how they are now."""
+    restores = []
+    for module in model.modules():
+        kind, kept = module.__class__, {}
+        for name, value in vars(module).items():
+            if isinstance(value, dict) and name != "_modules":
+                kept[name] = type(value)(value)
+
+        def restore(module: nn.Module = module, kind: type = kind, kept: dict = kept) -> None:
+            module.__class__ = kind
+            vars(module).update(kept)
+
+        restores.append(restore)
+    return restores
