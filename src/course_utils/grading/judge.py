@@ -5,6 +5,8 @@ import linecache
 import sys
 import traceback
 import zlib
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
@@ -73,8 +75,14 @@ def title(check: Check) -> str:
     return (check.__doc__ or check.__name__.replace("_", " ")).strip().split("\n")[0].rstrip(".")
 
 
-def run_check(exercise: Exercise, check: Check, student: Any, seed: int) -> Outcome:
-    """Run one check under the time limit, with every source of randomness seeded."""
+def run_check(
+    exercise: Exercise,
+    check: Check,
+    student: Any,
+    seed: int,
+    limit: Callable[[], AbstractContextManager[None]] = time_limit,
+) -> Outcome:
+    """Run one check under a time limit, with every source of randomness seeded."""
     # Seeded by name too, so that adding a check to an exercise does not change the others' inputs.
     own_seed = zlib.crc32(f"{seed}/{exercise.id}/{check.__name__}".encode())
     rng = torch.Generator().manual_seed(own_seed)
@@ -83,7 +91,7 @@ def run_check(exercise: Exercise, check: Check, student: Any, seed: int) -> Outc
         torch.manual_seed(own_seed)
         try:
             # nbgrader takes all points from a cell with anything on stderr, a warning included.
-            with time_limit(), contextlib.redirect_stderr(sys.stdout):
+            with limit(), contextlib.redirect_stderr(sys.stdout):
                 check(student, rng)
         except CheckFailure as failure:
             return Outcome(

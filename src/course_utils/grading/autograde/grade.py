@@ -3,6 +3,7 @@
 import hashlib
 import time
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from course_utils.grading.autograde.borrowed import borrowed
 from course_utils.grading.autograde.plan import LessonPlan, PlannedExercise
@@ -24,8 +25,10 @@ from course_utils.grading.feedback import misconception
 from course_utils.grading.judge import Outcome, run_check, score, title
 from course_utils.grading.sandbox.proxy import OutOfMemory
 from course_utils.grading.sandbox.session import Died, Session, Zygote
-from course_utils.grading.timelimit import TimeUp
+from course_utils.grading.timelimit import TimeUp, time_limit
 
+# The grader's own part of a check, which is to be trusted; the child's has limits of its own.
+_OWN_LIMIT = partial(time_limit, 20.0, 60.0)
 MAX_MESSAGE, MAX_VALUE, MAX_OUTPUT, MAX_SOURCE = 600, 300, 4000, 20_000
 
 
@@ -261,7 +264,7 @@ def _one_check(session: Session, exercise, check, seed):  # type: ignore[no-unty
     status, message = "crashed", ""
     try:
         with session.time_limit():
-            outcome = run_check(exercise, check, session.student(), seed)
+            outcome = run_check(exercise, check, session.student(), seed, _OWN_LIMIT)
         if outcome.status == "timeout":
             session.close()  # it may still be at work
         return outcome, _check_grade(outcome)

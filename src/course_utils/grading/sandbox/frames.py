@@ -22,6 +22,7 @@ from torch import Tensor
 MAX_JSON, MAX_TENSORS = 8 * 2**20, 256 * 2**20
 _HEAD = struct.Struct("!II")
 _LARGE = 2**16
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, check_circular=False).encode
 
 # safetensors' names for what may cross.
 _DTYPES = {
@@ -53,7 +54,7 @@ def send(to: socket.socket, message: Any, tensors: Sequence[Tensor] = ()) -> Non
         Closed: when nobody reads any more.
         WireError: when it is larger than the other side would take.
     """
-    text = json.dumps(message, separators=(",", ":"), ensure_ascii=False)
+    text = _encode(message)
     # A lone surrogate is a character of Python's that UTF-8 does not have.
     head = text.encode("utf-8", "surrogatepass")
     parts = _pack(tensors) if tensors else []
@@ -116,7 +117,7 @@ def _pack(tensors: Sequence[Tensor]) -> list[bytes | memoryview]:
             "shape": list(tensor.shape),
             "data_offsets": [start, end],
         }
-    head = json.dumps(entries, separators=(",", ":")).encode()
+    head = _encode(entries).encode()
     head += b" " * (-len(head) % 8)
     return [len(head).to_bytes(8, "little") + head, *parts]
 

@@ -33,6 +33,8 @@ from course_utils.paths import course_root, data_dir
 
 _LIBRARY = Path(__file__).resolve().parents[2]
 MAX_NOTE, MAX_PRINTED = 300, 10_000
+# Processor seconds that crossing the boundary takes the child; they are not the learner's.
+PER_CALL = 0.0005
 
 
 class Died(BaseException):
@@ -261,6 +263,7 @@ class Session:
     # --- the conversation ---------------------------------------------------------------------
 
     def _ask(self, message: dict[str, Any], tensors: list[Tensor]) -> tuple[dict, list[Tensor]]:
+        self.cpu_deadline += PER_CALL
         if not self.alive:
             raise Died("the learner's process is gone")
         try:
