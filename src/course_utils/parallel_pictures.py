@@ -143,11 +143,13 @@ def timelines(runs: Mapping[str, Sequence[Timeline]], *, heading: str = "") -> N
             lanes = {name: lane for lane, name in enumerate(sorted({span.name for span in sent}))}
             for span in timeline.spans:
                 left, width = 1000 * (span.start - began), 1000 * (span.end - span.start)
-                bar = (rank - 0.42, 0.36)
+                bottom, thick = rank - 0.42, 0.36
                 if span.kind == "communicate":
-                    thick = 0.44 / len(lanes)
-                    bar = (rank - 0.02 + lanes[span.name] * thick, 0.85 * thick)
-                axes.broken_barh([(left, width)], bar, facecolor=KINDS[span.kind][0], alpha=0.9)
+                    thick = 0.37 / len(lanes)
+                    bottom = rank - 0.02 + lanes[span.name] * 0.44 / len(lanes)
+                axes.broken_barh(
+                    [(left, width)], (bottom, thick), facecolor=KINDS[span.kind][0], alpha=0.9
+                )
                 if span.kind != "communicate" and width > 0.06 * longest:
                     axes.text(left + width / 2, rank - 0.24, span.name, ha="center", va="center",
                               color="white", fontsize=8)  # fmt: skip
@@ -221,8 +223,8 @@ def who_keeps_what(kept: Mapping[str, Mapping[str, float]], ranks: int) -> None:
                 else:
                     axes.add_patch(Rectangle(place, width - 0.015, 0.72, fc=colour))
             left += width
-        share = sum(bytes_.values()) / total
-        axes.set_title(f"{title}: {share:.0%} of it on each rank", fontsize=9.5)
+        kept_here = sum(bytes_.values()) / total
+        axes.set_title(f"{title}: {kept_here:.0%} of it on each rank", fontsize=9.5)
         axes.set(xlim=(-0.01, 1), ylim=(ranks - 0.5, -0.5), xticks=[])
         axes.grid(False)
         axes.spines[:].set_visible(False)
@@ -265,9 +267,11 @@ def memory_bars(
                 bottom += height
             axes.annotate(f"{bottom:,.3g}", (index + shift, bottom), xytext=(0, 2), ha="center",
                           textcoords="offset points", fontsize=8)  # fmt: skip
-    axes.set_xticks(range(len(predicted)), list(predicted))
+    names = [name.replace(", ", ",\n") for name in predicted]
+    axes.set_xticks(range(len(predicted)), names)
     axes.grid(axis="x", visible=False)
-    axes.margins(y=0.1)
+    tallest = max(sum(parts.values()) for side, _, _ in sides for parts in side.values())
+    axes.set_ylim(0, 1.1 * tallest / scale)
     if limit:
         axes.axhline(limit[1] / scale, color=RED, ls="--", lw=1.2)
         axes.annotate(limit[0], (0.995, limit[1] / scale), xycoords=axes.get_yaxis_transform(),
@@ -275,8 +279,8 @@ def memory_bars(
     used = [
         p for p in colours if any(p in s for s in (*predicted.values(), *(measured or {}).values()))
     ]
-    names = {"optimizer": "optimiser states"}
-    legend = [Patch(color=colours[part], label=names.get(part, part)) for part in used]
+    words = {"optimizer": "optimiser states"}
+    legend = [Patch(color=colours[part], label=words.get(part, part)) for part in used]
     if measured:
         legend += [Patch(color=GREY, alpha=0.45, label="pale: predicted"),
                    Patch(color=GREY, label="full: measured")]  # fmt: skip

@@ -8,7 +8,7 @@ Papers: Rajbhandari et al. (2020), "ZeRO: Memory Optimizations Toward Training T
 Models"; Korthikanti et al. (2022), "Reducing Activation Recomputation in Large Transformer Models".
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from course_utils.models.gpt import GPTConfig
 
@@ -24,10 +24,43 @@ class Widths:
 
 # 16 bits to compute with. The optimiser has the same weights in fp32, and AdamW's two means.
 MIXED = Widths(parameter=2, gradient=2, optimizer=4 + 4 + 4)
-# Everything in fp32, as under autocast, whose narrow copies last for one product each.
+# Everything in fp32, as under autocast too, whose narrow copies last for one product each.
 FULL = Widths(parameter=4, gradient=4, optimizer=4 + 4)
-# The same under DeepSpeed, which makes its copy of the weights also when they are in fp32 already.
-FULL_DEEPSPEED = Widths(parameter=4, gradient=4, optimizer=4 + 4 + 4)
+
+
+@dataclass(frozen=True)
+class EngineMemory:
+    """What a launch configuration of labs/accelerate means for the memory.
+
+    Attributes:
+        config: its name; None is a script that is started by itself.
+        stage: of ZeRO.
+        deepspeed: whether the engine is DeepSpeed's. It has a copy of the weights for the update
+            in fp32, also of weights that are in fp32 already.
+    """
+
+    config: str | None
+    stage: int
+    deepspeed: bool
+
+    def widths(self, precision: str) -> Widths:
+        """Bytes per parameter with the labs' precision "no" or "bf16"."""
+        if not self.deepspeed:
+            return FULL
+        return MIXED if precision == "bf16" else Widths(4, 4, 4 + 4 + 4)
+
+    def predict(self, n_parameters: int, ranks: int, precision: str) -> dict[str, int]:
+        """Bytes per rank, before anything is trained."""
+        return bytes_per_rank(n_parameters, ranks, self.stage, **asdict(self.widths(precision)))
+
+
+ENGINES = {
+    "one process, two threads": EngineMemory(None, 0, deepspeed=False),
+    "DDP": EngineMemory("multi_cpu", 0, deepspeed=False),
+    "ZeRO-1": EngineMemory("zero1", 1, deepspeed=True),
+    "ZeRO-2": EngineMemory("zero2", 2, deepspeed=True),
+    "ZeRO-3": EngineMemory("zero3", 3, deepspeed=True),
+}
 
 
 def bytes_per_rank(
