@@ -166,6 +166,27 @@ def lora(result: dict[str, Any]) -> list[str]:
     return lines
 
 
+def zero(result: dict[str, Any]) -> list[str]:
+    about = result["machine"]
+    lines = [
+        f"Training minimind's 26M shape (bf16, 8 × 256 tokens a step) on {where(about)}: one "
+        f"process with two threads beside two processes over gloo, and DeepSpeed "
+        f"{about['deepspeed']}. Kept are parameters, gradients and optimiser states of a rank, "
+        "counted, and beside them what lesson 15 predicts:",
+        "",
+        "| | tokens/s | kept per rank (MB) | predicted (MB) | peak resident memory (MB) |",
+        "|---|--:|--:|--:|--:|",
+    ]
+    for way, row in result["rows"].items():
+        counted = sum(row["counted"][part] for part in row["predicted"]) / 1e6
+        predicted = sum(row["predicted"].values()) / 1e6
+        lines.append(
+            f"| {way} | {row['tokens_per_s']:,.0f} | {counted:,.0f} | {predicted:,.0f} "
+            f"| {row['resident'] / 1e6:,.0f} |"
+        )
+    return lines
+
+
 TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "mnist": mnist,
     "char-shakespeare": char_shakespeare,
@@ -174,6 +195,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "moe": moe,
     "mixed-precision": mixed_precision,
     "lora": lora,
+    "zero": zero,
 }
 
 
