@@ -26,6 +26,12 @@ def test_what_was_hidden_is_shown():
     assert plain.plain("a\u202eb\0c\ud800") == "a⟨U+202E⟩b␀c\ufffd"
 
 
+def test_sentences_show_code_as_code_and_nothing_else():
+    assert plain.sentence("use `a < b`, **not** <b>") == (
+        "use <code>a &lt; b</code>, <b>not</b> &lt;b&gt;"
+    )
+
+
 def test_ten_million_characters_become_two_thousand():
     assert len(plain.html("x" * 10_000_000)) < 2100
     assert "10,000,000" in plain.html("x" * 10_000_000)

@@ -150,7 +150,7 @@ def _misconceptions(records: Sequence[SubmissionGrade]) -> Iterator[str]:
             _code(one.exercise),
             str(one.count),
             pictures.amount(one.count / most),
-            plain.html(one.says, 400),
+            plain.sentence(one.says),
         )
         for one in found[:15]
     ]

@@ -89,10 +89,10 @@ def _exercise(exercise: ExerciseGrade) -> str:
     if exercise.status not in ("not_attempted", "missing"):
         parts.append(_checks(exercise.checks))
     if exercise.misconception:
-        said = plain.html(exercise.misconception)
+        said = plain.sentence(exercise.misconception)
         parts.append(f'<p class="says"><b>What happened:</b> {said}</p>')
     if exercise.hint and exercise.status != "passed":
-        parts.append(f'<p class="says"><b>Hint:</b> {plain.html(exercise.hint)}</p>')
+        parts.append(f'<p class="says"><b>Hint:</b> {plain.sentence(exercise.hint)}</p>')
     if exercise.output.strip():
         parts.append(
             '<details><summary class="small">What your code printed</summary>'

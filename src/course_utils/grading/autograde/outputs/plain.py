@@ -20,6 +20,8 @@ _SHOWN |= dict.fromkeys(range(127, 160), "�")
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _TROUBLE = re.compile("[" + re.escape("".join(map(chr, _SHOWN))) + "\ud800-\udfff]")
 
+_CODE, _WEIGHT = re.compile(r"`([^`\n]+)`"), re.compile(r"\*\*([^*\n]+)\*\*")
+
 # A spreadsheet takes a field that begins so for a formula.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _NAME = re.compile(r"\w[\w.@+-]{0,59}")  # at most 240 bytes
@@ -44,6 +46,11 @@ def line(text: str, limit: int = 300) -> str:
 def html(text: str, limit: int = 2000) -> str:
     """A text for a page: nothing in it is markup."""
     return escape_html(plain(text, limit), quote=True)
+
+
+def sentence(text: str) -> str:
+    """One of the course's own sentences for a page: `code` and **weight** are shown as such."""
+    return _WEIGHT.sub(r"<b>\1</b>", _CODE.sub(r"<code>\1</code>", html(text)))
 
 
 def field(text: str) -> str:

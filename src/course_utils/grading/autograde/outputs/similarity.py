@@ -64,12 +64,13 @@ def tokens(source: str, given: frozenset[str] = frozenset()) -> list[str]:
         source: it may be wrong Python.
         given: names that were not the learner's to choose (those of the stub).
     """
+    given |= _PYTHONS_OWN
     found: list[str] = []
     previous = ""
     for kind, text in _raw_tokens(source[:_MOST_CHARACTERS]):
         if kind == tokenize.STRING and previous in ("", ":") and text.endswith(('"""', "'''")):
             continue
-        own = kind == tokenize.NAME and previous != "." and text not in given | _PYTHONS_OWN
+        own = kind == tokenize.NAME and previous != "." and text not in given
         found.append("name" if own else text)
         previous = text
     return found
