@@ -34,7 +34,6 @@ class Engine(ABC):
 
     Attributes:
         model: What the loss is computed with; its forward exchanges what the engine needs.
-        groups: The optimiser's parameter groups; a step reads `lr` there.
         together: How the processes work together, in words, for the first line of a run's output.
         splits_anything: Whether some of the state is on one process only.
         splits_weights: Whether no process holds all weights, so that a forward pass is something
@@ -42,10 +41,14 @@ class Engine(ABC):
     """
 
     model: nn.Module
-    groups: list[dict[str, Any]]
     together: str
     splits_anything = False
     splits_weights = False
+
+    @property
+    @abstractmethod
+    def groups(self) -> list[dict[str, Any]]:
+        """The optimiser's parameter groups, in whose `lr` it looks; loading makes new ones."""
 
     @abstractmethod
     def backward(self, loss: Float[Tensor, ""], last: bool) -> None:

@@ -78,8 +78,12 @@ class FSDPEngine(Engine):
         self._divide = accelerator.device.type == "cpu"
         if self._divide:
             model.set_force_sum_reduction_for_comms(True)
-        self.model, self.groups = model, optimizer.param_groups
+        self.model = model
         self.together = f"FSDP over {dist.get_backend()}"
+
+    @property
+    def groups(self) -> list[dict[str, Any]]:
+        return self._optimizer.param_groups
 
     def backward(self, loss: Float[Tensor, ""], last: bool) -> None:
         self._own.set_requires_gradient_sync(last)  # type: ignore[operator]

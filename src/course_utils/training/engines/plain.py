@@ -29,11 +29,14 @@ class PlainEngine(Engine):
         self._accelerator, self._own = accelerator, model
         self._own_optimizer = optimizer
         self.model, self._optimizer = prepare(accelerator, model, optimizer)
-        self.groups = self._optimizer.param_groups
         self._parameters = [p for p in self.model.parameters() if p.requires_grad]
         several = accelerator.num_processes > 1
         kind = accelerator.distributed_type.value
         self.together = f"{kind} over {dist.get_backend()}" if several else ""
+
+    @property
+    def groups(self) -> list[dict[str, Any]]:
+        return self._optimizer.param_groups
 
     def accumulating(self, last: bool) -> AbstractContextManager:
         # Processes exchange the accumulated gradient once, in the last backward pass.

@@ -78,9 +78,13 @@ class ZeroEngine(Engine):
             self._engine, _ = accelerator.prepare(model, optimizer)
         self._zero = self._engine.optimizer
         self.splits_weights = self._engine.zero_optimization_stage() == 3
-        self.model, self.groups = self._engine, self._zero.param_groups
+        self.model = self._engine
         self.together = f"DeepSpeed ZeRO-{stage} over {torch.distributed.get_backend()}"
         self._hook = model.register_forward_pre_hook(_cast_inputs(self._requested))
+
+    @property
+    def groups(self) -> list[dict[str, Any]]:
+        return self._zero.param_groups
 
     def backward(self, loss: Float[Tensor, ""], last: bool) -> None:
         self._engine.set_gradient_accumulation_boundary(is_boundary=last)
@@ -116,8 +120,11 @@ class ZeroEngine(Engine):
             return None
         kept = {n: b for n, b in self._own.state_dict().items() if n in self._buffers}
         weights |= {n: to_main_memory(b).to(self._buffers[n]) for n, b in kept.items()}
-        lrs = [group["lr"] for group in self.groups]
-        groups = [{**group, "lr": lr} for group, lr in zip(self._groups_as_saved, lrs, strict=True)]
+        now = iter(self.groups)  # without the groups that were empty
+        groups = [
+            {**group, "lr": next(now)["lr"]} if group["params"] else group
+            for group in self._groups_as_saved
+        ]
         aliases = {n: f for n, f in self._aliases.items() if f in weights}
         return Whole(weights, aliases, {"state": state, "param_groups": groups})
 

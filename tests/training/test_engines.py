@@ -1,0 +1,188 @@
+"""One process, DDP, ZeRO-1, 2, 3 and FSDP take the same steps, and go on from each other's files."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from toy_training import Toy, in_processes, toy_model, toy_trainer, trace
+
+from course_utils.errors import CourseError
+from course_utils.models.gpt import GPT, GPTConfig
+from course_utils.training.callbacks import Callback, StopAfter
+from course_utils.training.checkpoint import load_run
+from course_utils.training.muon import MuonAdamW, muon_groups
+
+# The settings with which `accelerate launch` starts its processes.
+LAUNCHED_WITH: dict[str, dict[str, str]] = {
+    "ddp": {"ACCELERATE_USE_CPU": "true"},
+    "fsdp": {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"},
+    **{
+        f"zero{stage}": {
+            "ACCELERATE_USE_DEEPSPEED": "true",
+            "ACCELERATE_DEEPSPEED_ZERO_STAGE": str(stage),
+        }
+        for stage in (1, 2, 3)
+    },
+}
+SHAPE = GPTConfig(
+    vocab=61, context=16, d_model=24, n_layers=2, n_heads=3, n_kv_heads=1, head_dim=8, d_ff=37
+)
+
+
+class Text(Toy):
+    """Rows of tokens, some of which do not count, so that processes have different counts."""
+
+    unit = "tokens"
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.x = torch.randint(0, SHAPE.vocab, (96, SHAPE.context), generator=generator)
+        self.y = self.x.roll(-1, 1)
+        self.y[::3, 5:] = -100
+
+    def loss(self, model: Any, batch: Any) -> torch.Tensor:
+        return model(batch[0], targets=batch[1])
+
+    def evaluate(self, model: Any) -> dict[str, float]:
+        rows = slice(0, 8)
+        loss = model(self.x[rows], targets=self.y[rows])
+        return {"val_loss": (loss / (self.y[rows] != -100).sum()).item()}
+
+
+class Writes(Callback):
+    """Does what only the main process does at evaluations: run the model by itself."""
+
+    def on_eval(self, trainer: Any, step: int, metrics: dict) -> None:
+        if trainer.is_main:
+            trainer.model(torch.zeros(1, 3, dtype=torch.int64))
+
+
+def gpt() -> GPT:
+    torch.manual_seed(0)
+    return GPT(SHAPE)
+
+
+def train_gpt(runs: Path, name: str, **settings: Any) -> GPT:
+    """With two groups, clipping, and parameters whose sizes two processes cannot share evenly."""
+    model = gpt()
+    groups = [
+        {"params": [p for p in model.parameters() if p.ndim == 2], "weight_decay": 0.1},
+        {"params": [p for p in model.parameters() if p.ndim == 1], "lr": 0.02},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=0.01, weight_decay=0.0)
+    settings = {"clip": 1.0, "eval_every": 3, "callbacks": [Writes()], **settings}
+    schedule = {"schedule": lambda step: (step + 1) / 6}
+    toy_trainer(
+        runs, name=name, model=model, optimizer=optimizer, task=Text(), **schedule, **settings
+    ).train()
+    return model
+
+
+def launched(engine: str) -> None:
+    """Make this process believe that `accelerate launch` started it."""
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    for settings in LAUNCHED_WITH.values():
+        for name in settings:
+            os.environ.pop(name, None)
+    os.environ |= LAUNCHED_WITH[engine]
+
+
+def train_under(runs: Path, engines: Sequence[str]) -> None:
+    for engine in engines:
+        launched(engine)
+        model = train_gpt(runs, engine)
+        # Afterwards the model is the caller's again, and what was saved.
+        saved = gpt()
+        load_run(saved, runs / engine)
+        for (name, mine), theirs in zip(
+            model.named_parameters(), saved.parameters(), strict=True
+        ):
+            torch.testing.assert_close(mine, theirs, rtol=0, atol=0, msg=name)
+        assert model.output.weight is model.embedding.weight
+        assert model(torch.zeros(1, 3, dtype=torch.int64)).shape == (1, 3, SHAPE.vocab)
+
+
+def go_on_under(runs: Path, stops: dict[str, int]) -> None:
+    for engine, stop in stops.items():
+        launched(engine)
+        train_gpt(runs, "chain", callbacks=[StopAfter(stop)])
+
+
+def weights(run: Path) -> list[torch.Tensor]:
+    model = gpt()
+    load_run(model, run)
+    return list(model.parameters())
+
+
+def assert_same_run(run: Path, reference: Path) -> None:
+    lines, expected = trace(run), trace(reference)
+    for line, other in zip(lines, expected, strict=True):
+        del line["tokens_per_s"], other["tokens_per_s"]
+        assert line == pytest.approx(other, rel=1e-5)
+    # Closer than an update of Adam's, which turns the last digit of a gradient near 0 into a step.
+    torch.testing.assert_close(weights(run), weights(reference), rtol=0, atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def one_process(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    runs = tmp_path_factory.mktemp("one")
+    assert in_processes(train_gpt, runs, "one", log=runs / "log").code == 0
+    return runs / "one"
+
+
+def test_accumulation_equals_one_batch(tmp_path: Path, one_process: Path) -> None:
+    train_gpt(tmp_path, "accumulated", accumulation=4)
+    assert_same_run(tmp_path / "accumulated", one_process)
+
+
+@pytest.mark.slow
+def test_every_engine_takes_the_steps_of_one_process(tmp_path: Path, one_process: Path) -> None:
+    for engines in (("ddp", "fsdp"), ("zero1", "zero2", "zero3")):
+        ended = in_processes(train_under, tmp_path, engines, count=2, log=tmp_path / "log")
+        assert ended.codes == [0, 0], ended.output
+    for engine in LAUNCHED_WITH:
+        assert_same_run(tmp_path / engine, one_process)
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_under_other_engines_and_process_counts(
+    tmp_path: Path, one_process: Path
+) -> None:
+    """Two processes, one, two: the optimiser's state and the data position go along."""
+    log = tmp_path / "log"
+    ended = in_processes(go_on_under, tmp_path, {"zero3": 1, "zero2": 2}, count=2, log=log)
+    assert ended.codes == [0, 0], ended.output
+    alone = in_processes(go_on_under, tmp_path, {"ddp": 4}, count=1, log=log)
+    assert alone.codes == [0], alone.output
+    ended = in_processes(go_on_under, tmp_path, {"ddp": 5, "fsdp": 6}, count=2, log=log)
+    assert ended.codes == [0, 0], ended.output
+    assert_same_run(tmp_path / "chain", one_process)
+
+
+def muon_under(runs: Path, engine: str) -> None:
+    launched(engine)
+    model = gpt()
+    optimizer = MuonAdamW(muon_groups(model, lr_muon=0.02, lr=0.01, weight_decay=0.0))
+    trainer = toy_trainer(runs, model=model, optimizer=optimizer, task=Text())
+    with pytest.raises(CourseError, match="Muon needs whole matrices, and FSDP gives each"):
+        trainer.train()
+
+
+def test_muon_is_refused_where_matrices_are_split(tmp_path: Path) -> None:
+    ended = in_processes(muon_under, tmp_path, "fsdp", count=2, log=tmp_path / "log")
+    assert ended.codes == [0, 0], ended.output
+
+
+def half_precision_under(runs: Path, engine: str) -> None:
+    launched(engine)
+    with pytest.raises(CourseError, match='precision "fp16" is not supported under FSDP'):
+        toy_trainer(runs, model=toy_model(), precision="fp16").train()
+
+
+def test_fp16_is_refused_under_fsdp(tmp_path: Path) -> None:
+    ended = in_processes(half_precision_under, tmp_path, "fsdp", count=2, log=tmp_path / "log")
+    assert ended.codes == [0, 0], ended.output
