@@ -2,6 +2,10 @@
 
 import json
 
+from made_records import record_of
+
+from course_utils.grading.autograde.outputs.lessons import known_sources
+from course_utils.grading.autograde.outputs.similarity import groups
 from course_utils.grading.autograde.simulated import make_class, write
 from course_utils.grading.exercise import find_exercise
 
@@ -14,9 +18,10 @@ def test_the_same_class_every_time():
 
 
 def test_scores_follow_from_how_it_was_made():
-    class_ = list(make_class(80, lessons=["00"]))
+    class_ = list(make_class(60, lessons=["00"]))
     kinds = {kind.split()[0] for one in class_ for kind in one.kinds.values()}
     assert kinds == {
+        "copied",
         "solved",
         "noisy",
         "reformatted",
@@ -29,12 +34,19 @@ def test_scores_follow_from_how_it_was_made():
     for one in class_:
         for name, kind in one.kinds.items():
             points = find_exercise(name).points
-            if kind in ("solved", "noisy", "reformatted"):
+            if kind in ("solved", "noisy", "reformatted", "copied"):
                 assert one.scores[name] == points
             elif kind.startswith("mistake"):
                 assert 0 <= one.scores[name] < points
             else:
                 assert one.scores[name] == 0
+
+
+def test_who_copied_is_found_and_nobody_else():
+    class_ = list(make_class(45, lessons=["00", "04", "05"]))
+    group, *more = groups([record_of(one) for one in class_], known_sources)
+    assert not more and group.exercises == ("start.accuracy",)
+    assert group.students == tuple(one.student for one in class_ if "copied" in one.kinds.values())
 
 
 def test_it_lies_as_nbgrader_expects(tmp_path):

@@ -34,6 +34,35 @@ SURNAMES = (
     "Tanaka", "Ueda", "Varga", "Weber", "Xu", "Yilmaz", "Zhang",
 )  # fmt: skip
 
+# One of the class wrote this; two others gave it other names. By place in the class.
+COPYING = (2, 5, 6)
+COPIED = {
+    "start.accuracy": (
+        """def accuracy(logits, labels):
+    right, total = 0, 0
+    for row, label in zip(logits.tolist(), labels.tolist()):
+        best, place = float("-inf"), -1
+        for index, value in enumerate(row):
+            if value > best:
+                best, place = value, index
+        if place == label:
+            right += 1
+        total += 1
+    return right / total if total else 0.0""",
+        """def accuracy(logits, labels):
+    hits, n = 0, 0  # my own work
+    for r, y in zip(logits.tolist(), labels.tolist()):
+        top, where = float("-inf"), -1
+        for k, v in enumerate( r ):
+            if v > top:
+                top, where = v, k
+        if where == y: hits += 1
+        n += 1
+
+    return hits / n if n else 0.0""",
+    )
+}
+
 
 @dataclass(frozen=True)
 class Submission:
@@ -81,7 +110,7 @@ def make_class(
             if made == count:
                 return
             made += 1
-            yield _submission(student, lesson(number), ability, rng, judge_seed)
+            yield _submission(index, student, lesson(number), ability, rng, judge_seed)
 
 
 @cache
@@ -96,7 +125,7 @@ def _released(number: str) -> NotebookNode:
 
 
 def _submission(
-    student: str, of: Lesson, ability: float, rng: random.Random, judge_seed: int
+    place: int, student: str, of: Lesson, ability: float, rng: random.Random, judge_seed: int
 ) -> Submission:
     exercises = [find_exercise(name) for name in of.exercise_ids]
     if rng.random() < 0.015:
@@ -104,6 +133,8 @@ def _submission(
         content = rng.choice((b"", b"{", b"\xff\xfe", b"[1, 2]", b'{"cells": [{}]}'))
         return Submission(student, of.name, content, zero, readable=False)
     solutions = {e.id: _solution(e, ability, rng, judge_seed) for e in exercises}
+    if place in COPYING:
+        solutions |= {e.id: copied(e, place) for e in exercises if e.id in COPIED}
     return Submission(
         student,
         of.name,
@@ -142,6 +173,12 @@ def reformatted(exercise: Exercise) -> Solution:
     """Right, with comments and empty lines of its own."""
     source = "# My notes: this took me a while.\n\n" + exercise.source + "\n\n# Done!\n"
     return Solution("reformatted", source, float(exercise.points))
+
+
+def copied(exercise: Exercise, place: int) -> Solution:
+    """Right, by somebody of the class: the first has written it, the others renamed it."""
+    source = COPIED[exercise.id][place != COPYING[0]]
+    return Solution("copied", source, float(exercise.points))
 
 
 def mistaken(exercise: Exercise, index: int, judge_seed: int) -> Solution:
