@@ -1,6 +1,6 @@
 """Searches all objects, code and closures in memory for the reference."""
 # exercise: start.seeded_normal
-# deserves: forbidden 0
+# deserves: failed 0
 import gc
 import types
 

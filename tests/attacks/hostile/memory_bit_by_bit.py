@@ -4,4 +4,4 @@
 def seeded_normal(shape, seed, std=1.0):
     kept = []
     while True:
-        kept.append(bytearray(64 * 2**20))
+        kept.append(bytes(64 * 2**20))

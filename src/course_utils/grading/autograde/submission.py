@@ -118,13 +118,14 @@ def _read_bytes(path: Path, most: int = MAX_BYTES, missing: bytes | None = None)
         if path.is_symlink():
             raise Unreadable("It is a link to somewhere else.") from None
         raise Unreadable(f"It cannot be opened: {error.strerror}.") from None
+    about = os.fstat(descriptor)
+    if not stat.S_ISREG(about.st_mode):
+        os.close(descriptor)
+        if missing is not None:
+            return missing
+        what = "a folder" if stat.S_ISDIR(about.st_mode) else "no ordinary file"
+        raise Unreadable(f"It is {what}.")
     with open(descriptor, "rb") as file:
-        about = os.fstat(descriptor)
-        if not stat.S_ISREG(about.st_mode):
-            if missing is not None:
-                return missing
-            what = "a folder" if stat.S_ISDIR(about.st_mode) else "no ordinary file"
-            raise Unreadable(f"It is {what}.")
         if about.st_size > most:
             if missing is not None:
                 return missing

@@ -105,6 +105,8 @@ def _work(connection: socket.socket, plan: LessonPlan, door: Door, secret: int) 
                 answer = {"record": to_plain(grade(found, plan, door, secret, before))}  # type: ignore[arg-type]
             except CourseError as error:
                 answer = {"error": str(error)}
+            except Exception as error:  # ours, not the learner's: the others go on
+                answer = {"failed": f"{type(error).__name__}: {error}"}
             lines.write(json.dumps(answer).encode() + b"\n")
             lines.flush()
 
@@ -151,8 +153,8 @@ def run(
                             continue
                         if "error" in answer:
                             raise CourseError(answer["error"])
-                        yield task, from_plain(answer["record"])
                         feed(worker)
+                        yield task, from_plain(answer["record"]) if "record" in answer else None
                 if gone:
                     worker.end()
                     workers[workers.index(worker)] = fresh = launch()

@@ -100,9 +100,17 @@ class Child:
                 refused.notes.clear()
             if self.printed.parts:
                 answer["printed"] = self.printed.take()
-            send(self.connection, answer, writer.tensors)
+            self._send(answer, writer)
             if self.depth == 0:
                 self.tensors.forget_passing()
+
+    def _send(self, answer: dict[str, Any], writer: "ChildWriter") -> None:
+        try:
+            send(self.connection, answer, writer.tensors)
+        except Closed:
+            raise
+        except (WireError, MemoryError) as error:
+            send(self.connection, {"op": "raise", "error": self._told(error)})
 
     def _perform(
         self, message: dict[str, Any], tensors: list[Tensor]

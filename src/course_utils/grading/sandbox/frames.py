@@ -42,6 +42,10 @@ class Closed(WireError):
     """The other side is gone."""
 
 
+class Stalled(WireError):
+    """The other side stopped in the middle of a message."""
+
+
 def carried(dtype: torch.dtype) -> bool:
     """Whether tensors of this dtype can cross."""
     return dtype in _NAMES
@@ -97,7 +101,9 @@ def _exactly(source: socket.socket, n: int) -> bytearray:
     while filled < n:
         try:
             got = source.recv_into(view[filled:])
-        except (ConnectionError, TimeoutError) as error:
+        except TimeoutError:
+            raise Stalled("a message began and did not go on") from None
+        except ConnectionError as error:
             raise Closed(str(error)) from None
         if got == 0:
             raise Closed("the other side closed the connection")

@@ -45,7 +45,7 @@ class Level(IntEnum):
 class Limits:
     """What one submission may use. Bytes and seconds."""
 
-    memory: int = 3 * 2**30  # address space beyond what the zygote has mapped
+    memory: int = 2 * 2**30  # address space beyond what the zygote has mapped
     cpu: int = 120
     wall: float = 300.0
     file_size: int = 32 * 2**20

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 from torch import Tensor
 
@@ -25,7 +25,7 @@ from course_utils.errors import CourseError
 from course_utils.grading.exercise import Exercise, find_exercise
 from course_utils.grading.sandbox import lockdown
 from course_utils.grading.sandbox.cut import CutModule, cut_modules
-from course_utils.grading.sandbox.frames import Closed, WireError, receive, send
+from course_utils.grading.sandbox.frames import Closed, Stalled, WireError, receive, send
 from course_utils.grading.sandbox.lockdown import Level, Limits
 from course_utils.grading.sandbox.proxy import Talk
 from course_utils.grading.timelimit import CPU_SECONDS, WALL_SECONDS, TimeUp
@@ -220,7 +220,7 @@ class Session:
     def run_cell(self, source: str, file: str, symbol: str) -> tuple[str, str]:
         """Run a solution cell; returns what went wrong, and whether it defined something."""
         with self.time_limit(5.0, 15.0):
-            found = self.talk.ask_about("cell", 0, source=source, file=file, symbol=symbol)
+            found = self._order("cell", source=source, file=file, symbol=symbol)
         if type(found) is not list or [type(part) for part in found] != [str, str]:
             raise Died("a cell ends in words")
         return found[0][:600], found[1]
@@ -228,10 +228,18 @@ class Session:
     def restore(self, exercise: Exercise, hand_on: bool) -> None:
         """Put an exercise's reference back into the child's library, now that it is judged."""
         with self.time_limit(5.0, 15.0):
-            self.talk.ask_about(
-                "restore", 0, module=exercise.reference.partition(":")[0], symbol=exercise.symbol,
+            self._order(
+                "restore", module=exercise.reference.partition(":")[0], symbol=exercise.symbol,
                 source=_source(exercise.id), holes=list(exercise.holes), hand_on=hand_on,
             )  # fmt: skip
+
+    def _order(self, op: str, **more: Any) -> Any:
+        """Something that only fails where the learner's code has broken the sandbox's own."""
+        try:
+            return self.talk.ask_about(op, 0, **more)
+        except Exception as error:
+            self.close()
+            raise Died(f"it broke what runs it ({type(error).__name__})") from None
 
     def student(self) -> Any:
         """The learner's object, for one check: its arguments and results are then forgotten."""
@@ -282,15 +290,17 @@ class Session:
                     return answer, found
                 reply, held = self.talk.answer_callback(answer, found)
                 send(self.connection, reply, held)
-        except Closed as error:
-            self._find_out(error)
+        except Closed:
+            self._find_out()
+        except Stalled:
+            self.close()
+            raise TimeUp from None
         except WireError as error:
             self.close()
             raise Died(f"it sent something that is no message ({error})") from None
         except BaseException:
             self.close()
             raise
-        raise AssertionError("unreachable")
 
     def _wait(self) -> None:
         """Until the child says something, or its time is up."""
@@ -321,7 +331,7 @@ class Session:
         if type(printed) is str:
             self.printed = (self.printed + printed)[:MAX_PRINTED]
 
-    def _find_out(self, error: Closed) -> None:
+    def _find_out(self) -> NoReturn:
         """Why the child is gone."""
         used = self._cpu()
         self.close()
