@@ -31,6 +31,8 @@ NEEDS = (
     Need("12", memory_gib=4, disk_gb=0.7, minutes=4, data_set="smollm2_135m"),
     Need("13", memory_gib=2, disk_gb=0.1, minutes=4),
     Need("14", memory_gib=2.5, disk_gb=0.1, minutes=1),
+    Need("15", memory_gib=4, disk_gb=0.1, minutes=3),
+    Need("16", memory_gib=2.5, disk_gb=0.2, minutes=3, data_set="wiki"),
 )
 
 

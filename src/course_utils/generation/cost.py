@@ -46,8 +46,8 @@ def texts_that_fit(
     memory: int,
     length: int,
     *,
-    weight_bytes: int = 2,
-    cache_bytes: int = 2,
+    weight_bytes: float = 2,
+    cache_bytes: float = 2,
     reserve: float = 0.1,
 ) -> int:
     """How many texts a device can hold in its memory at once, while a model writes them.
