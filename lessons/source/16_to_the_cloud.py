@@ -205,7 +205,7 @@ for hours_between in (12, 6, 3, 1, 0.5, 0.25):
 # %%
 NAME = "lesson-16"
 settings = budget(
-    smoke=["--recipe", "pretrain-smoke", "--steps", "40"],
+    smoke=["--recipe", "pretrain-smoke", "--steps", "40", "--batch-size", "2"],
     cpu=["--recipe", "nano", "--context", "128", "--steps", "120"],
     gpu=["--recipe", "nano", "--steps", "1500"],
 )
@@ -352,7 +352,7 @@ for gpu, gib in (("L4", 24), ("A100", 80)):
             print(f"{gpu:5}{name:14}{what:18}" + "".join(f"{n:>10,}" for n in found))
 
 # %% [markdown] lang="en"
-# Look at the row of the 8B model on an L4. In bf16 the weights alone fill most of the card; with weights in 4 bits (lesson 12) there is room for conversations. This is why people quantize for serving: not so much because a token gets cheaper, but because more of them can be written at once.
+# Look at the row of the 8B model on an L4. In bf16 the weights fill most of the card; in 4 bits (lesson 12) they leave room for many more conversations, and for a long one at all. This is one of the reasons to quantize for serving: not only does a token get cheaper, more of them can be written at once.
 #
 # ### Continuous batching
 #
@@ -363,11 +363,11 @@ for gpu, gib in (("L4", 24), ("A100", 80)):
 # %% exercise="serving.plan_step"
 
 # %% [markdown] lang="en"
-# Twelve requests, four slots. Above, a batch at a time; below, your `plan_step`. The numbers are the requests' own; nobody's answer is the same length.
+# Sixteen requests, four slots. Above, a batch at a time; below, your `plan_step`. The numbers are the requests' own; nobody's answer is the same length.
 
 # %%
-dice = random.Random(3)
-requests = [(dice.choice((6, 12, 40)), dice.choice((4, 10, 45))) for _ in range(12)]  # read, write
+dice = random.Random(5)
+requests = [(dice.choice((6, 12, 40)), dice.choice((4, 10, 45))) for _ in range(16)]  # read, write
 Plan = Callable[[Sequence[int], Sequence[int], int, int], tuple[int, list[int]]]
 
 

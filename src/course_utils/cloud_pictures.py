@@ -64,7 +64,7 @@ def intervals(
         title=title, ylim=(0, None),
     )  # fmt: skip
     plain_log_labels(axes.xaxis)
-    axes.legend(loc="upper right", bbox_to_anchor=(1, 0.86))
+    axes.legend(loc="lower right")
 
 
 def two_machines(

@@ -9,11 +9,14 @@ A folder written by `course export` (or any Qwen3 of the Hub that lies on the di
 the same places.
 """
 
+import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from course_utils.errors import CourseError, did_you_mean
 from course_utils.models.gpt import GPT, GPTConfig, YaRN
@@ -162,6 +165,9 @@ def export_to_hf(run: str | Path, target: Path) -> Path:
 
     _refuse_used(target)
     model, tokenizer = load_language_model(run)
+    if not torch.cuda.is_available():
+        # transformers asks DeepSpeed, which would print that it found no GPU.
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
     theirs = to_hf(model)
     special = tokenizer.special
     theirs.generation_config = GenerationConfig(
