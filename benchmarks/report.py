@@ -187,6 +187,36 @@ def zero(result: dict[str, Any]) -> list[str]:
     return lines
 
 
+def serving(result: dict[str, Any]) -> list[str]:
+    lines = [
+        f"`labs/serve.py`'s engine at the 26M shape (greedy, prompts of 16 to 128 tokens, answers of "
+        f"64 to 192) on {where(result['machine'])}, with its clients on the same cores:",
+        "",
+        "| clients at once | fp32, tokens/s | times one | first token (p95) "
+        "| bf16, tokens/s | times one | first token (p95) |",
+        "|--:" * 7 + "|",
+    ]
+    rows = result["rows"]
+    for clients in rows["float32"]:
+        cells = [clients]
+        for by_clients in (rows["float32"], rows["bfloat16"]):
+            rate, first = by_clients[clients].values()
+            ratio = rate / by_clients["1"]["tokens_per_s"]
+            cells += [f"{rate:,.0f}", f"{ratio:.2f}", f"{1000 * first:,.0f} ms"]
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def soak(result: dict[str, Any]) -> list[str]:
+    kinds = result["kinds"]
+    return [
+        f"In {result['minutes']:g} minutes of mixed traffic from 24 clients for 16 slots "
+        f"({result['requests']:,} requests, of which {kinds['leaves']:,} went away in the middle and "
+        f"{kinds['wrong']:,} were wrong on purpose), {result['failed']} failed and "
+        f"{result['slots_lost']} slots were not given back."
+    ]
+
+
 TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "mnist": mnist,
     "char-shakespeare": char_shakespeare,

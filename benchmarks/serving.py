@@ -2,7 +2,7 @@
 
     python benchmarks/serving.py              1, 4 and 16 clients, and results/serving-….json
     python benchmarks/serving.py --quick      fewer requests, written nowhere
-    python benchmarks/serving.py --soak 10    ten minutes of mixed traffic; counts what failed
+    python benchmarks/serving.py --soak 10    ten minutes of mixed traffic, and results/soak-….json
 
 The server is a process of its own; its clients are the openai package, in another, over loopback.
 Each client sends its next request as soon as it has the answer to the last one: prompts of 16 to
@@ -214,7 +214,7 @@ def main() -> None:
     parser.add_argument("--soak", type=float, metavar="MINUTES", help="mixed traffic for so long")
     options = parser.parse_args()
     if options.soak:
-        record = Record("serving-soak", keep=not options.quick)
+        record = Record("soak", keep=not options.quick)
         found = record("soak", partial(soaked, options.soak))
         print(f"{found['requests']} requests in {found['minutes']} minutes: {found['kinds']}")
         print(f"{found['failed']} failed, {found['slots_lost']} slots were not given back.")
