@@ -5,6 +5,8 @@ import subprocess
 import sys
 from collections.abc import Mapping
 
+import torch
+
 from course_utils.errors import CourseError
 from course_utils.paths import course_root
 
@@ -48,6 +50,8 @@ def launch_lab(
     # the drawing of pictures in itself.
     own = {"OMP_NUM_THREADS": "1", **os.environ, **(environment or {})}
     own.pop("MPLBACKEND", None)
+    if not torch.accelerator.is_available():
+        own.setdefault("DS_ACCELERATOR", "cpu")  # DeepSpeed would look for others, and warn
     try:
         done = subprocess.run(
             command, cwd=course_root(), env=own, capture_output=True, text=True, timeout=timeout
