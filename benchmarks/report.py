@@ -189,8 +189,8 @@ def zero(result: dict[str, Any]) -> list[str]:
 
 def serving(result: dict[str, Any]) -> list[str]:
     lines = [
-        f"`labs/serve.py`'s engine at the 26M shape (greedy, prompts of 16 to 128 tokens, answers of "
-        f"64 to 192) on {where(result['machine'])}, with its clients on the same cores:",
+        "The server of `labs/serve.py` at the 26M shape (greedy, prompts of 16 to 128 tokens, "
+        f"answers of 64 to 192) on {where(result['machine'])}, with its clients on the same cores:",
         "",
         "| clients at once | fp32, tokens/s | times one | first token (p95) "
         "| bf16, tokens/s | times one | first token (p95) |",
@@ -211,8 +211,8 @@ def soak(result: dict[str, Any]) -> list[str]:
     kinds = result["kinds"]
     return [
         f"In {result['minutes']:g} minutes of mixed traffic from 24 clients for 16 slots "
-        f"({result['requests']:,} requests, of which {kinds['leaves']:,} went away in the middle and "
-        f"{kinds['wrong']:,} were wrong on purpose), {result['failed']} failed and "
+        f"({result['requests']:,} requests, of which {kinds['leaves']:,} went away in the middle "
+        f"and {kinds['wrong']:,} were wrong on purpose), {result['failed']} failed and "
         f"{result['slots_lost']} slots were not given back."
     ]
 
