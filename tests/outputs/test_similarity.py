@@ -1,5 +1,7 @@
 """Copies are found whatever was renamed; what everybody writes is not a copy."""
 
+import pytest
+
 from course_utils.grading.autograde.outputs.lessons import known_sources
 from course_utils.grading.autograde.outputs.similarity import groups, tokens
 from course_utils.grading.autograde.records import ExerciseGrade, SubmissionGrade
@@ -76,6 +78,13 @@ def test_the_librarys_own_solution_and_its_mistakes_are_no_evidence():
     for source in known_sources(exercise.id):
         records = [record(f"s{n}", source, exercise.id) for n in range(3)]
         assert groups(records, known_sources) == []
+
+
+@pytest.mark.parametrize("name", ["start.seeded_normal", "attention.rotate", "cnn.conv2d"])
+def test_stubs_that_were_broken_alike_are_no_evidence(name):
+    stub = known_sources(name)[0] + "\nthis is where I gave up("
+    records = [record(f"s{n}", stub, name) for n in range(2)]
+    assert groups(records, known_sources) == []
 
 
 def test_short_solutions_that_are_alike_are_no_evidence():

@@ -164,9 +164,32 @@ def solved(exercise: Exercise) -> Solution:
 
 
 def noisy(exercise: Exercise) -> Solution:
-    """Right, and it writes to stderr: no point is lost for that."""
-    talk = "import sys\nprint('a warning that nobody reads', file=sys.stderr)"
+    """Right, and it writes to stderr whenever it is called: no point is lost for that."""
+    talk = _TALK.format(symbol=exercise.symbol)
     return Solution("noisy", f"{exercise.source}\n{talk}", float(exercise.points))
+
+
+# A log handler keeps the stderr that it was made with, whatever is redirected later.
+_TALK = """
+import functools, logging, sys
+
+log = logging.getLogger("mine")
+log.handlers = [logging.StreamHandler(sys.stderr)]
+log.propagate = False
+
+
+def told(function):
+    @functools.wraps(function)
+    def speaks(*args, **kwargs):
+        log.warning("a warning that nobody reads")
+        return function(*args, **kwargs)
+
+    return speaks
+
+
+if not isinstance({symbol}, type):
+    {symbol} = told({symbol})
+"""
 
 
 def reformatted(exercise: Exercise) -> Solution:

@@ -40,6 +40,8 @@ _SKIP = {
     tokenize.ENDMARKER,
 }
 _PYTHONS_OWN = frozenset(keyword.kwlist) | frozenset(dir(builtins))
+# For what Python cannot read: docstrings and comments, and what is left.
+_TEXT = re.compile(r'("""|\'\'\').*?(\1|\Z)|#[^\n]*', re.DOTALL)
 _ROUGH = re.compile(r"[A-Za-z_]\w*|\d+\.?\d*|[^\w\s]")
 
 # A solution's place: (exercise, fingerprint).
@@ -85,7 +87,7 @@ def _raw_tokens(source: str) -> Iterator[tuple[int, str]]:
             if token.type not in _SKIP
         ]
     except (tokenize.TokenError, SyntaxError, ValueError):
-        for match in _ROUGH.finditer(source):
+        for match in _ROUGH.finditer(_TEXT.sub(" ", source)):
             kind = tokenize.NAME if match[0].isidentifier() else tokenize.OP
             yield kind, match[0]
 
