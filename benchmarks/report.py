@@ -217,6 +217,52 @@ def soak(result: dict[str, Any]) -> list[str]:
     ]
 
 
+def simulated_class(result: dict[str, Any]) -> list[str]:
+    wrong = result["wrong"] or "none"
+    return [
+        f"`course grade` on a made class of {result['submissions']} submissions of "
+        f"{result['lessons']} lessons, {result['hostile']} of them hostile, in the sandbox, with "
+        f"{result['jobs']} jobs on {where(result['machine'])}: {result['seconds']:.0f} s and "
+        f"{result['megabytes']:,.0f} MB at the most; of {result['exercises']} scores, {wrong} is "
+        f"other than constructed. Once more, with nothing changed: {result['again_s']:.0f} s."
+    ]
+
+
+def against_nbgrader(result: dict[str, Any]) -> list[str]:
+    about, work = result["machine"], result["honest"]
+    lines = [
+        f"Lesson 02 graded by stock nbgrader {about['nbgrader']} and by `course grade` (sandboxed, "
+        f"{result['jobs']} jobs) on {where(about)}, points of the same notebooks:",
+        "",
+        "| | deserved | nbgrader | ours |",
+        "|---|--:|--:|--:|",
+    ]
+    for name, row in work["points"].items():
+        lines.append(f"| {name} | {row['deserved']:g} | {row['nbgrader']:g} | {row['ours']:g} |")
+    lines += [
+        "",
+        f"A submission takes nbgrader {work['stock_s']:.1f} s and ours "
+        f"{1000 * work['ours_s']:,.0f} ms (of {work['submissions']}, start included): "
+        f"{result['ratio']:.0f} times as fast.",
+        "",
+        "| attack | deserved | nbgrader | ours |",
+        "|---|--:|--:|--:|",
+    ]
+    hidden = [row for row in result["attacks"] if row["nbgrader"] == "not shown"]
+    for row in result["attacks"]:
+        if row not in hidden:
+            theirs = "no grade" if row["nbgrader"] is None else f"{row['nbgrader']:g}"
+            says = row["says"].rstrip(".")
+            lines.append(f"| {says} | {row['deserved']:g} | {theirs} | {row['ours']:g} |")
+    right = sum(row["ours"] == row["deserved"] for row in hidden)
+    lines += [
+        "",
+        f"{len(hidden)} more attacks, on memory, processes, disk, network and the clock, were not "
+        f"shown to nbgrader, which has no sandbox; ours gave {right} of them what they deserve.",
+    ]
+    return lines
+
+
 TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "mnist": mnist,
     "char-shakespeare": char_shakespeare,
@@ -225,6 +271,8 @@ TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "moe": moe,
     "mixed-precision": mixed_precision,
     "lora": lora,
+    "simulated-class": simulated_class,
+    "against-nbgrader": against_nbgrader,
     "zero": zero,
 }
 

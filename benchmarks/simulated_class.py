@@ -5,13 +5,15 @@
     python benchmarks/simulated_class.py --quick --keep DIR   keep submissions and reports there
 
 The class is made of the library's solutions, known mistakes, blanks, broken cells and notebooks
-that cannot be read (course_utils.grading.autograde.simulated). `course grade` grades it in a
+that cannot be read (course_utils.grading.autograde.simulated), and of the hostile notebooks of
+tests/attacks (not with --quick). `course grade` grades it in a
 process of its own, in the sandbox, two submissions at a time. Memory is what that process and all
 below it have for themselves and share among them (PSS), at the most.
 """
 
 import argparse
 import csv
+import json
 import subprocess
 import sys
 import tempfile
@@ -24,6 +26,8 @@ import psutil
 from measuring import Record, machine
 
 from course_utils.grading.autograde import simulated
+from course_utils.grading.exercise import find_exercise
+from course_utils.paths import course_root
 
 SEED = 2026  # the grader's; no submission can know it
 JOBS = 2
@@ -69,6 +73,24 @@ def grade(folder: Path) -> dict[str, Any]:
     return {"seconds": seconds, "megabytes": memory.most / 1e6}
 
 
+def attacks() -> list[simulated.Submission]:
+    """The hostile notebooks of tests/attacks, and what they deserve."""
+    sys.path.insert(0, str(course_root() / "tests"))
+    from attacks import making
+
+    nowhere = dict.fromkeys(("SUBMITTED", "OUT", "CANARY", "ROOT"), "/nowhere")
+    made = []
+    for one in making.attacks():
+        code = making.filled(one.code, {**nowhere, "TCP": "9", "UDP": "9"})
+        cells = making.references()
+        content = json.dumps(making.notebook(cells | {one.exercise: code})).encode()
+        points = {name: float(find_exercise(name).points) for name in cells}
+        points[one.exercise] = one.score
+        kinds = dict.fromkeys(points, "solved") | {one.exercise: f"attack {one.name}"}
+        made.append(simulated.Submission(one.name, making.LESSON, content, points, kinds))
+    return made
+
+
 def read(path: Path) -> list[dict[str, str]]:
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
@@ -99,20 +121,24 @@ def main() -> None:
     count = arguments.submissions or (30 if arguments.quick else 300)
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.keep or Path(temporary)
-        class_ = list(simulated.make_class(count, judge_seed=SEED))
+        hostile = [] if arguments.quick else attacks()
+        others = count - len(hostile)
+        class_ = hostile + list(simulated.make_class(others, judge_seed=SEED))
         simulated.write(folder, class_)
         taken = grade(folder)
         wrong = differences(folder)
+        exercises = sum(len(one.scores) for one in class_)
+        lessons = len({one.lesson for one in class_})
+        print("\n".join(wrong))
+        print(f"{count} submissions, {lessons} lessons, {exercises} exercises, {len(wrong)} wrong:")
+        print(f"{taken['seconds']:.0f} s, {taken['megabytes']:,.0f} MB", flush=True)
         again = grade(folder)
-    exercises = sum(len(one.scores) for one in class_)
-    lessons = len({one.lesson for one in class_})
-    print("\n".join(wrong))
-    print(f"{count} submissions of {lessons} lessons, {exercises} exercises, {len(wrong)} wrong:")
-    print(f"{taken['seconds']:.0f} s, {taken['megabytes']:,.0f} MB; again {again['seconds']:.1f} s")
+    print(f"once more, with nothing changed: {again['seconds']:.1f} s")
     record = Record("simulated-class", keep=not arguments.quick and count == 300)
     record.finish(
         machine(),
         submissions=count,
+        hostile=len(hostile),
         lessons=lessons,
         exercises=exercises,
         jobs=JOBS,
