@@ -29,10 +29,13 @@ def version() -> int:
         return 0
 
 
-def ruleset(readable: Iterable[Path], writable: Iterable[Path]) -> int:
+def ruleset(
+    readable: Iterable[Path], writable: Iterable[Path], listable: Iterable[Path] = ()
+) -> int:
     """A descriptor of rules that leave these files and folders, no TCP, no signals to others.
 
-    Paths that do not exist are left out.
+    Of a `listable` folder the names below it can be read, and nothing else. Paths that do not
+    exist are left out.
 
     Raises:
         OSError: when the kernel has no Landlock.
@@ -49,6 +52,8 @@ def ruleset(readable: Iterable[Path], writable: Iterable[Path]) -> int:
     rules = syscall("landlock_create_ruleset", ctypes.create_string_buffer(attributes), size, 0)
     for path in readable:
         _allow(rules, path, _READ & handled)
+    for path in listable:
+        _allow(rules, path, _READ_DIR)
     for path in writable:
         _allow(rules, path, handled & ~_EXECUTE)
     return rules

@@ -97,6 +97,7 @@ class Zygote:
             "imports": [],
             "setup": list(setup),
             "readable": [str(path) for path in readable_paths(modules)],
+            "library": str(_LIBRARY),
             "limits": self.limits.plain(),
             "listener": listener.fileno(),
             "scratch": str(scratch),
@@ -247,7 +248,9 @@ class Session:
         return self.talk.student
 
     @contextlib.contextmanager
-    def time_limit(self, cpu: float = CPU_SECONDS, wall: float = WALL_SECONDS) -> Iterator[None]:
+    def time_limit(
+        self, cpu: float = CPU_SECONDS, wall: float = 2 * WALL_SECONDS
+    ) -> Iterator[None]:
         """What the child may use in the body: processor time of its own, and wall time.
 
         Raises:

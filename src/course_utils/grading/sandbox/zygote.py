@@ -168,7 +168,9 @@ def _fork_for_each(
     roots = tuple({os.path.realpath(path) for path in readable})
     scratch_root = Path(tempfile.mkdtemp(prefix="course-sandbox-", dir=config["scratch"]))
     common = lockdown.prepare_scratch(level, scratch_root)
-    rules = landlock.ruleset(readable, [scratch_root, Path("/dev/null")]) if common else -1
+    library = [Path(config["library"])]
+    null = Path("/dev/null")
+    rules = landlock.ruleset(readable, [scratch_root, null], library) if common else -1
     mapped = lockdown.address_space()
     signal.signal(signal.SIGCHLD, lambda *_: None)
     gc.collect()
@@ -194,7 +196,7 @@ def _fork_for_each(
             listener.close()
             control.close()
             if rules < 0 and level >= Level.LANDLOCK:
-                rules = landlock.ruleset(readable, [scratch, Path("/dev/null")])
+                rules = landlock.ruleset(readable, [scratch, null], library)
             lock_in = partial(lockdown.lock_in, level, limits, mapped, rules, scratch)
             _live(connection, lock_in, rules, roots, scratch, namespace)
         if level == Level.NAMESPACES:

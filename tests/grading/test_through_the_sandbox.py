@@ -1,0 +1,137 @@
+"""Behind the proxy every check ends as it does beside it, for references and for mistakes.
+
+A sample here; all exercises of the course with `COURSE_SANDBOX_ALL=1 pytest` on this file.
+"""
+
+import os
+import textwrap
+from collections.abc import Iterator
+from functools import partial
+
+import pytest
+import torch
+
+from course_utils.grading.autograde.borrowed import borrowed
+from course_utils.grading.exercise import Exercise, all_exercises, find_exercise
+from course_utils.grading.feedback import alike
+from course_utils.grading.judge import run_check
+from course_utils.grading.mutants import apply, build
+from course_utils.grading.sandbox.session import Session, Zygote
+from course_utils.grading.timelimit import time_limit
+
+# Gradients, lists and dictionaries, models and optimisers that are given, modules that come back,
+# weights that the check sets, generators, caches, tokenizers, functions, classes of the check's.
+SAMPLE = (
+    "tensors.cross_entropy", "tensors.numerical_gradient", "tensors.backpropagate",
+    "cnn.training_step", "cnn.evaluate", "training.clip_grad_norm", "tokenizer.count_pairs",
+    "tokenizer.bpe", "attention.grouped_query", "gpt.rms_norm", "gpt.model",
+    "generation.kv_cache", "generation.accept_guesses", "chat.encode", "precision.loss_scaler",
+    "lora.layer", "lora.trainable_share", "moe.route",
+)  # fmt: skip
+EVERYTHING = bool(os.environ.get("COURSE_SANDBOX_ALL"))
+CHOSEN = [e for _, e in all_exercises()] if EVERYTHING else [find_exercise(n) for n in SAMPLE]
+LESSON_OF = {exercise.id: number for number, exercise in all_exercises()}
+OWN_LIMIT = partial(time_limit, 30.0, 120.0)
+
+
+@pytest.fixture(scope="module")
+def zygote() -> Iterator[Zygote]:
+    torch.set_num_threads(1)
+    neighbours = [e for n, e in all_exercises() if n in {LESSON_OF[c.id] for c in CHOSEN}]
+    with Zygote(neighbours) as ready:
+        yield ready
+
+
+def prelude(exercise: Exercise) -> str:
+    """Everything that the reference's own module imports and defines."""
+    module = exercise.reference.partition(":")[0]
+    return (
+        f"import {module}, sys\n"
+        f"globals().update({{k: v for k, v in vars(sys.modules[{module!r}]).items() "
+        "if not k.startswith('__')})\n"
+    )
+
+
+@pytest.mark.parametrize("exercise", CHOSEN, ids=lambda exercise: exercise.id)
+def test_verdicts_are_the_same(zygote: Zygote, exercise: Exercise) -> None:
+    mutants = [m for m in exercise.mutants if m.replace]
+    versions = [(exercise.source, exercise.target)]
+    some = mutants if EVERYTHING else mutants[:2]
+    versions += [(apply(exercise, mutant), build(exercise, mutant)) for mutant in some]
+    same = [e for n, e in all_exercises() if n == LESSON_OF[exercise.id]]
+    later = tuple(same[same.index(exercise) + 1 :])
+    needed = [*same[: same.index(exercise)], *borrowed(exercise, later)]
+    # The sample's zygote lacks the references of all its lessons; a lesson's own lacks only its.
+    hidden = {LESSON_OF[c.id] for c in CHOSEN} - {LESSON_OF[exercise.id]}
+    needed += [e for n, e in all_exercises() if n in hidden]
+    session = Session(zygote)
+    try:
+        for other in needed:
+            session.restore(other, hand_on=False)
+        for source, local in versions:
+            problem, _ = session.run_cell(prelude(exercise) + source, "<test>", exercise.symbol)
+            assert problem == ""
+            for check in exercise.checks:
+                with session.time_limit(30.0, 120.0):
+                    remote = run_check(exercise, check, session.student(), 3, OWN_LIMIT)
+                expected = run_check(exercise, check, local, 3, OWN_LIMIT)
+                assert alike(remote, expected), (source, remote, expected)
+                if local is exercise.target:
+                    assert remote.passed
+        assert session.notes == []
+    finally:
+        session.close()
+
+
+def test_the_reference_is_not_there_and_comes_back(zygote: Zygote) -> None:
+    exercise = find_exercise("cnn.training_step")
+    module = exercise.reference.partition(":")[0]
+    asked = f"from {module} import {exercise.symbol}\n"
+    session = Session(zygote)
+    try:
+        problem, _ = session.run_cell(asked, "<test>", exercise.symbol)
+        assert "The library's own training_step is what the exercise asks for" in problem
+        assert session.notes == ["the library's own training_step"]
+        for word in ("zero_grad", "backward"):  # of the reference's body
+            looked = (
+                f"import inspect, {module}\n"
+                f"try:\n    found = inspect.getsource({module})\nexcept OSError:\n    found = ''\n"
+                f"assert {word!r} not in found\n"
+            )
+            assert session.run_cell(looked, "<test>", "found") == ("", "value")
+        session.restore(exercise, hand_on=False)
+        assert session.run_cell(asked, "<test>", exercise.symbol) == ("", "function")
+    finally:
+        session.close()
+
+
+def test_what_a_call_changes_is_changed_here_and_nothing_else(zygote: Zygote) -> None:
+    session = Session(zygote)
+    try:
+        source = textwrap.dedent(
+            """
+            def change(x, items, table, model, optimizer):
+                x.data[0] = 7.0
+                items.append(4)
+                table["b"] = 2
+                model.weight.data.fill_(3.0)
+                model.in_features = 10**9
+                optimizer.param_groups[0]["lr"] = 0.25
+                return x
+            """
+        )
+        assert session.run_cell(source, "<test>", "change") == ("", "function")
+        x, items, table = torch.zeros(3), [1, 2, 3], {"a": 1}
+        model = torch.nn.Linear(3, 2)
+        optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+        with session.time_limit():
+            found = session.student()(x, items, table, model, optimizer)
+        assert found is x
+        assert x.tolist() == [7.0, 0.0, 0.0]
+        assert (items, table) == ([1, 2, 3, 4], {"a": 1, "b": 2})
+        assert model.weight.unique().tolist() == [3.0]
+        assert optimizer.param_groups[0]["lr"] == 0.25
+        # How much memory the grader takes is not the learner's to say.
+        assert model.in_features == 3
+    finally:
+        session.close()
