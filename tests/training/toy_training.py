@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import multiprocessing.connection
 import os
 import socket
 import sys
@@ -129,9 +130,17 @@ _server.set_forkserver_preload(["course_utils.training.trainer", "torch._dynamo"
 
 
 def in_processes(
-    function: Callable[..., None], *arguments: Any, count: int = 1, log: Path
+    function: Callable[..., None],
+    *arguments: Any,
+    count: int = 1,
+    log: Path,
+    fall_together: bool = False,
 ) -> Ended:
-    """Run `function(*arguments)` in new processes that make up one distributed run."""
+    """Run `function(*arguments)` in new processes that make up one distributed run.
+
+    Args:
+        fall_together: When one fails, kill the others, as a launcher does.
+    """
     port = _free_port()
     processes = [
         _server.Process(target=_child, args=(function, arguments, rank, count, port, log))
@@ -139,6 +148,12 @@ def in_processes(
     ]
     for process in processes:
         process.start()
+    running = {process.sentinel: process for process in processes}
+    while fall_together and running:
+        for sentinel in multiprocessing.connection.wait(running):
+            if running.pop(sentinel).exitcode:
+                for process in running.values():
+                    process.kill()
     for process in processes:
         process.join(60)
         process.kill()  # if it hangs, or waits for one that was killed
