@@ -26,7 +26,7 @@ from course_utils.authoring.lesson import Lesson, find_lesson, lesson_sources
 from course_utils.grading import mutants
 from course_utils.grading.exercise import Exercise, find_exercise, lesson_files
 from course_utils.grading.judge import judge, score
-from course_utils.grading.stub import PLACEHOLDER, learner_source
+from course_utils.grading.stub import PLACEHOLDER, find_holes, learner_source
 
 SURNAMES = (
     "Abara", "Bakker", "Chen", "Duarte", "Eriksen", "Fontaine", "Gupta", "Haddad", "Ito", "Jansen",
@@ -165,31 +165,12 @@ def solved(exercise: Exercise) -> Solution:
 
 def noisy(exercise: Exercise) -> Solution:
     """Right, and it writes to stderr whenever it is called: no point is lost for that."""
-    talk = _TALK.format(symbol=exercise.symbol)
-    return Solution("noisy", f"{exercise.source}\n{talk}", float(exercise.points))
-
-
-# A log handler keeps the stderr that it was made with, whatever is redirected later.
-_TALK = """
-import functools, logging, sys
-
-log = logging.getLogger("mine")
-log.handlers = [logging.StreamHandler(sys.stderr)]
-log.propagate = False
-
-
-def told(function):
-    @functools.wraps(function)
-    def speaks(*args, **kwargs):
-        log.warning("a warning that nobody reads")
-        return function(*args, **kwargs)
-
-    return speaks
-
-
-if not isinstance({symbol}, type):
-    {symbol} = told({symbol})
-"""
+    lines = exercise.source.rstrip("\n").split("\n")
+    for hole in reversed(find_holes(exercise.source, exercise.holes)):
+        lines.insert(hole.first - 1, " " * hole.indent + "print('loading', file=LOG)")
+    # The stderr of now, whatever is redirected later.
+    source = "\n".join(("import sys", "", "LOG = sys.stderr", "", *lines))
+    return Solution("noisy", source, float(exercise.points))
 
 
 def reformatted(exercise: Exercise) -> Solution:
