@@ -7,6 +7,7 @@ and is replaced when it dies or does not come back: no submission can stop the o
 import contextlib
 import json
 import os
+import resource
 import select
 import signal
 import socket
@@ -21,6 +22,7 @@ from course_utils.grading.autograde.grade import grade
 from course_utils.grading.autograde.plan import LessonPlan
 from course_utils.grading.autograde.records import SubmissionGrade, from_plain, to_plain
 from course_utils.grading.autograde.submission import Found
+from course_utils.grading.sandbox import kernel
 from course_utils.grading.sandbox.lockdown import Level, Limits
 
 # A worker that is silent for longer than a submission may take, and this, is stuck itself.
@@ -86,7 +88,10 @@ def start(plan: LessonPlan, door: Door, secret: int) -> Worker:
         return Worker(pid, ours)
     code = 1
     try:
-        ours.close()
+        kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+        # The lock on the output folder among them: it must end with the grader.
+        os.closerange(3, theirs.fileno())
+        os.closerange(theirs.fileno() + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the grader decides when to stop
         _work(theirs, plan, door, secret)
         code = 0
