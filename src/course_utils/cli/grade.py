@@ -59,8 +59,8 @@ def grade(arguments: argparse.Namespace) -> int:
         console().print(f"  {escape(record.student)}  {record.lesson}  {escape(record.problem)}")
     each = f", {1000 * run.seconds / run.graded:.0f} ms each" if run.graded else ""
     console().print(
-        f"{run.graded} graded in {run.seconds:.1f} s{each}; {run.cached} unchanged since last time. "
-        f"Sandbox: {run.level.says}."
+        f"{run.graded} graded in {run.seconds:.1f} s{each}; {run.cached} unchanged since last "
+        f"time. Sandbox: {run.level.says}."
     )
     console().print(f"report: {out / 'report.html'}", markup=False)
     return 1 if flagged or unreadable else 0

@@ -1,4 +1,4 @@
-"""Grading one submission: its cells in a child, its checks here, and a record of what came of it."""
+"""Grading one submission: its cells in a child, its checks here, a record of what came of it."""
 
 import hashlib
 import time
@@ -10,7 +10,9 @@ from course_utils.grading.autograde.plan import LessonPlan, PlannedExercise
 from course_utils.grading.autograde.records import (
     Answer,
     CheckGrade,
+    CheckStatus,
     ExerciseGrade,
+    ExerciseStatus,
     SubmissionGrade,
 )
 from course_utils.grading.autograde.submission import (
@@ -232,6 +234,7 @@ class Sitting:
         """The cell raised, or did not define what it should."""
         session = self.session
         assert session is not None
+        status: ExerciseStatus
         if session.notes:
             status, problem = "forbidden", f"{_tried(session.notes)} {problem}".strip()
         elif problem.startswith("MemoryError"):
@@ -246,7 +249,7 @@ class Sitting:
         return replace(
             blank, status=status, problem=said, output=session.printed[:MAX_OUTPUT],
             hint=exercise.hints[0] if status == "failed" else "",
-        )  # type: ignore[arg-type]  # fmt: skip
+        )  # fmt: skip
 
     def _ended(self, blank: ExerciseGrade, exercise: Exercise, end: BaseException) -> ExerciseGrade:
         """The child died while the cell ran."""
@@ -261,7 +264,8 @@ class Sitting:
 
 def _one_check(session: Session, exercise, check, seed):  # type: ignore[no-untyped-def]
     """One check's outcome, and the same as text."""
-    status, message = "crashed", ""
+    status: CheckStatus = "crashed"
+    message = ""
     try:
         with session.time_limit():
             outcome = run_check(exercise, check, session.student(), seed, _OWN_LIMIT)
@@ -296,10 +300,11 @@ def _text(value: object) -> str:
         return f"({type(value).__name__} that cannot be shown: {type(error).__name__})"
 
 
-def _status(grades: list[CheckGrade], notes: list[str]) -> str:
+def _status(grades: list[CheckGrade], notes: list[str]) -> ExerciseStatus:
     found = {grade.status for grade in grades}
     if notes:
         return "forbidden"
+    worst: ExerciseStatus
     for worst in ("crashed", "memory", "timeout"):
         if worst in found:
             return worst

@@ -125,7 +125,7 @@ def _exercise_digest(exercise: Exercise, stub: str, definitions: dict[str, ast.s
         ),
         None,
     )
-    waiting = [own] if own is not None else []
+    waiting: list[ast.stmt] = [own] if own is not None else []
     seen: dict[int, str] = {}
     while waiting:
         node = waiting.pop()

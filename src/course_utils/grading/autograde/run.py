@@ -137,8 +137,8 @@ def _grade_lessons(
                 lambda plan=plan, door=door: workers.start(plan, door, secret),  # type: ignore[misc]
                 zygote.limits.wall,
             )
-            for one, record in graded:
-                record = record or _lost(one, plan, level)
+            for one, answer in graded:
+                record = answer or _lost(one, plan, level)
                 journal.add(record)
                 counts.update(_counted(record))
                 run.graded += 1
@@ -193,7 +193,7 @@ def _secret(path: Path, chosen: int | None) -> int:
     with disk_errors(f"write {path}"):
         path.unlink(missing_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with open(descriptor, "w", encoding="ascii") as file:
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
             file.write(str(secret))
             file.flush()
             os.fsync(descriptor)

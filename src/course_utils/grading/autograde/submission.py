@@ -125,7 +125,7 @@ def _read_bytes(path: Path, most: int = MAX_BYTES, missing: bytes | None = None)
             return missing
         what = "a folder" if stat.S_ISDIR(about.st_mode) else "no ordinary file"
         raise Unreadable(f"It is {what}.")
-    with open(descriptor, "rb") as file:
+    with os.fdopen(descriptor, "rb") as file:
         if about.st_size > most:
             if missing is not None:
                 return missing

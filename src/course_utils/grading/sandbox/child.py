@@ -64,7 +64,7 @@ class Child:
     ) -> None:
         self.connection, self.namespace, self.cells = connection, namespace, cells
         self.printed = Printed()
-        sys.stdout = sys.stderr = self.printed  # type: ignore[assignment]
+        sys.stdout = sys.stderr = self.printed
         self.student: Any = None
         self.classes: dict[str, Any] = {}
         self.depth = 0

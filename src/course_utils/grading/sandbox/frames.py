@@ -116,7 +116,7 @@ def _pack(tensors: Sequence[Tensor]) -> list[bytes | memoryview]:
     entries, parts, end = {}, [], 0
     for index, tensor in enumerate(tensors):
         flat = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
-        parts.append(memoryview(flat.numpy()))
+        parts.append(memoryview(flat.numpy()))  # type: ignore[arg-type]
         start, end = end, end + len(parts[-1])
         entries[str(index)] = {
             "dtype": _NAMES[tensor.dtype],

@@ -27,7 +27,16 @@ from course_utils.grading.sandbox.values import Reader, Writer
 
 STUDENT = 0
 MAX_NESTED = 20
-_ITERATORS = (type(iter([])), type(iter(())), zip, map, enumerate, filter, reversed, GeneratorType)
+_ITERATORS: tuple[Any, ...] = (
+    type(iter([])),
+    type(iter(())),
+    zip,
+    map,
+    enumerate,
+    filter,
+    reversed,
+    GeneratorType,
+)
 _COURSE = "course_utils."
 _EXERCISES = "course_exercises."
 
@@ -516,7 +525,7 @@ def rebuilt_error(kinds: list[str], says: str, where: str) -> Exception:
     name = kinds[0] if kinds and re.fullmatch(r"\w{1,80}", kinds[0]) else "Exception"
     # KeyError quotes its argument and others need five of them: ours say what was said.
     kind = type(name, (base,), {"__str__": lambda self: says, "__init__": lambda self: None})
-    error: Exception = kind.__new__(kind)
+    error: Exception = base.__new__(kind)
     error.of_the_learner = True  # type: ignore[attr-defined]
     error.learners_line = where  # type: ignore[attr-defined]
     return error
