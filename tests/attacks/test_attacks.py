@@ -26,10 +26,14 @@ from attacks.making import (
 from course_utils.grading.autograde.outputs import write_all
 from course_utils.grading.autograde.records import SubmissionGrade
 from course_utils.grading.autograde.run import Run, grade_folder
+from course_utils.grading.sandbox import lockdown
+from course_utils.grading.sandbox.lockdown import Level
 from course_utils.paths import course_root
 from course_utils.training.durable import flush_folder
 
-WRITTEN = ("grading", "data", "src/course_utils/training", "tests/attacks")
+WRITTEN = ("grading", "data", "src/course_utils/grading/sandbox", "tests/attacks")
+# COURSE_SANDBOX_LEVEL=1 holds the lowest usable level to the same; 3 is what there is at best.
+LEVEL = Level(int(os.environ.get("COURSE_SANDBOX_LEVEL", lockdown.best_level())))
 
 
 @dataclass
@@ -88,10 +92,13 @@ def graded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Graded]:
     before = _watched(folder)
     (folder / "t").mkdir()
     tempfile.tempdir = str(folder / "t")
+    best = lockdown.best_level
+    lockdown.best_level = lambda: LEVEL  # type: ignore[assignment]
     try:
         run = grade_folder(submitted, out, lesson="00", jobs=2)
     finally:
-        tempfile.tempdir = None
+        tempfile.tempdir, lockdown.best_level = None, best
+    assert run.level == LEVEL
     yield Graded(
         run, {r.student: r for r in run.records}, before, _watched(folder), listeners.heard,
         _left_behind(folder), out, canary,

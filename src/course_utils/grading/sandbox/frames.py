@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-MAX_JSON, MAX_TENSORS = 8 * 2**20, 256 * 2**20
+MAX_JSON, MAX_TENSORS = 8 * 2**20, 64 * 2**20
 _HEAD = struct.Struct("!II")
 _LARGE = 2**16
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, check_circular=False).encode

@@ -7,7 +7,9 @@ known here does not exist. Numbers: asm/unistd_64.h and asm-generic/unistd.h.
 
 import ctypes
 import errno
+import os
 import struct
+from collections.abc import Sequence
 
 from course_utils.grading.sandbox.kernel import ARCHITECTURE, syscall
 
@@ -18,6 +20,9 @@ _CLONE = {"x86_64": 56, "aarch64": 220}
 _PRCTL = {"x86_64": 157, "aarch64": 167}
 # Naming a thread or a piece of memory.
 _PRCTL_OPTIONS = (15, 16, 0x53564D41)
+# Calls that name a process, here only oneself: prlimit64, sched_setaffinity, sched_getaffinity.
+_ON_ONESELF = {"x86_64": (302, 203, 204), "aarch64": (261, 122, 123)}
+_TGKILL = {"x86_64": 234, "aarch64": 131}
 
 _ALLOWED = {
     "x86_64": (
@@ -29,11 +34,11 @@ _ALLOWED = {
         91, 95, 137, 138, 217, 221, 257, 258, 262, 263, 264, 265, 266, 267, 269, 280, 285, 316,
         332, 437, 439,
         # memory, threads, their signals
-        9, 10, 11, 12, 25, 26, 27, 28, 149, 150, 13, 14, 15, 127, 128, 130, 131, 24, 202, 203,
-        204, 218, 273, 274, 309, 324, 334, 449, 121, 120, 143, 145, 146, 147, 239, 234,
+        9, 10, 11, 12, 25, 26, 27, 28, 149, 150, 13, 14, 15, 127, 128, 130, 131, 24, 202,
+        218, 273, 274, 309, 324, 334, 449, 121, 120, 143, 145, 146, 147, 239,
         # who and when
         39, 96, 97, 98, 99, 100, 63, 102, 104, 107, 108, 110, 111, 115, 118, 120, 121, 124, 186,
-        201, 228, 229, 230, 35, 302, 318, 36, 37, 38, 222, 223, 224, 226, 283, 286, 158, 34, 61,
+        201, 228, 229, 230, 35, 318, 36, 37, 38, 222, 223, 224, 226, 283, 286, 158, 34, 61,
         247,
         # the one socket there is, and the end
         44, 45, 46, 47, 48, 51, 52, 55, 60, 219, 231,
@@ -44,9 +49,9 @@ _ALLOWED = {
         48, 71, 32, 82, 83, 45, 46, 17, 49, 50, 34, 35, 36, 37, 38, 43, 44, 47, 56, 61, 78, 79,
         88, 166, 223, 276, 291, 437, 439,
         222, 226, 215, 214, 216, 227, 232, 233, 228, 229, 134, 135, 139, 136, 137, 133, 132, 124,
-        98, 122, 123, 96, 99, 100, 168, 283, 293, 449, 121, 120, 125, 126, 236, 131,
+        98, 96, 99, 100, 168, 283, 293, 449, 121, 120, 125, 126, 236,
         172, 169, 165, 179, 153, 160, 174, 176, 175, 177, 173, 158, 148, 150, 155, 156, 178, 113,
-        114, 115, 101, 261, 278, 102, 103, 107, 108, 110, 111, 85, 86, 260, 95,
+        114, 115, 101, 278, 102, 103, 107, 108, 110, 111, 85, 86, 260, 95,
         206, 207, 211, 212, 210, 204, 205, 209, 93, 128, 94,
     ),
 }  # fmt: skip
@@ -58,7 +63,7 @@ _REFUSED = {
         288, 297, 308, 319, 321, 322, 424, 425, 434, 438,
     ),
     "aarch64": (
-        198, 199, 200, 201, 202, 203, 242, 220, 221, 129, 130, 138, 240, 117, 167, 40, 39, 51, 97,
+        198, 199, 200, 201, 202, 203, 242, 220, 221, 129, 130, 138, 240, 117, 167, 40, 39, 97,
         268, 279, 280, 281, 424, 425, 434, 438,
     ),
 }  # fmt: skip
@@ -111,12 +116,19 @@ def _program() -> list[bytes]:
         line(any_bit, _CLONE_THREAD, 1, 0),
         refuse,
         allow,
-        line(equal, _PRCTL[ARCHITECTURE], 0, 3 + len(_PRCTL_OPTIONS)),
-        line(load, first_argument),
     ]
-    for index, option in enumerate(_PRCTL_OPTIONS):
-        program.append(line(equal, option, len(_PRCTL_OPTIONS) - index, 0))
-    program += [refuse, allow]
+
+    def only(call: int, first: Sequence[int]) -> None:
+        """Allow a call if its first argument is one of these."""
+        program.append(line(equal, call, 0, 3 + len(first)))
+        program.append(line(load, first_argument))
+        program.extend(line(equal, value, len(first) - i, 0) for i, value in enumerate(first))
+        program.extend((refuse, allow))
+
+    only(_PRCTL[ARCHITECTURE], _PRCTL_OPTIONS)
+    only(_TGKILL[ARCHITECTURE], (os.getpid(),))
+    for call in _ON_ONESELF[ARCHITECTURE]:
+        only(call, (0, os.getpid()))
     for call in sorted(set(_ALLOWED[ARCHITECTURE])):
         program += [line(equal, call, 0, 1), allow]
     for call in _REFUSED[ARCHITECTURE]:

@@ -33,6 +33,7 @@ from course_utils.paths import course_root, data_dir
 
 _LIBRARY = Path(__file__).resolve().parents[2]
 MAX_NOTE, MAX_PRINTED = 300, 10_000
+MAX_RECEIVED = 2**29  # bytes of tensors in one check
 # Processor seconds that crossing the boundary takes the child; they are not the learner's.
 PER_CALL = 0.0005
 
@@ -177,6 +178,10 @@ def readable_paths(modules: Sequence[CutModule]) -> list[Path]:
                                 "/usr/local/lib", "/etc/ld.so.cache", "/etc/localtime",
                                 "/dev/null", "/dev/urandom", "/usr/share/fonts")}  # fmt: skip
     paths |= {course_root() / "data", data_dir()}
+    for folder in [path for path in paths if path in _LIBRARY.parents]:
+        # The course itself is installed among the packages: its neighbours only.
+        paths.remove(folder)
+        paths |= {path for path in folder.iterdir() if path != _LIBRARY}
     hidden = {module.path.resolve() for module in modules}
     paths |= {path for path in _LIBRARY.rglob("*.py") if path.resolve() not in hidden}
     return sorted(path for path in paths if path.exists())
@@ -213,7 +218,7 @@ class Session:
         found = re.search(r"^Pid:\s+(-?\d+)", told, re.MULTILINE)
         self.pid = int(found[1]) if found else -1
         self.started = time.monotonic()
-        self.talk = Talk(self._ask)
+        self.talk, self.received = Talk(self._ask), 0
         self.cpu_deadline, self.wall_deadline = 0.0, 0.0
 
     # --- what the grader asks -----------------------------------------------------------------
@@ -244,7 +249,7 @@ class Session:
 
     def student(self) -> Any:
         """The learner's object, for one check: its arguments and results are then forgotten."""
-        self.talk = Talk(self._ask)
+        self.talk, self.received = Talk(self._ask), 0
         return self.talk.student
 
     @contextlib.contextmanager
@@ -288,6 +293,9 @@ class Session:
                     "callback",
                 ):
                     raise WireError("not an answer")
+                self.received += sum(tensor.nbytes for tensor in found)
+                if self.received > MAX_RECEIVED:
+                    raise WireError("more than the grader keeps for one check")
                 self._collect(answer)
                 if answer["op"] != "callback":
                     return answer, found
