@@ -14,4 +14,4 @@ def speaker() -> Speaker:
 @pytest.fixture
 def endless() -> Speaker:
     """One that has room for twenty thousand tokens, and nothing with which it ends."""
-    return make_speaker(context=20_000)
+    return make_speaker(context=20_000, special=())

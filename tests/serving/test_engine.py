@@ -37,7 +37,8 @@ def alone(speaker: Speaker, job: Job) -> tuple[str, int]:
 
 
 def jobs_of_all_kinds(speaker: Speaker, n: int) -> list[Job]:
-    """Prompts of 1 to 60 tokens, answers of 1 to 40, four ways to choose, seeds of their own."""
+    """Prompts of 1 token up to nearly all of the context, answers of 1 to 40, four ways to choose,
+    seeds of their own."""
     dice = random.Random(7)
     ways = (
         GREEDY,
@@ -47,7 +48,7 @@ def jobs_of_all_kinds(speaker: Speaker, n: int) -> list[Job]:
     )
     return [
         Job(
-            tuple(dice.randrange(250) for _ in range(dice.randint(1, 60))),
+            tuple(dice.randrange(250) for _ in range(dice.choice((1, 7, 60, 90, 95)))),
             replace(dice.choice(ways), seed=dice.randrange(1000)),
             dice.randint(1, 40),
         )
