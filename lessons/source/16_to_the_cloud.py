@@ -320,7 +320,7 @@ export_to_hf(NAME, exported / "hf")
 export_to_gguf(NAME, exported / "model.gguf", "q8_0")
 for file in sorted(exported.rglob("*")):
     if file.is_file():
-        print(f"{file.stat().st_size / 1e6:8.2f} MB  {file.relative_to(exported)}")
+        print(f"{file.stat().st_size / 1e3:7,.0f} kB  {file.relative_to(exported)}")
 
 model, tokenizer = load_language_model(NAME)
 again, _ = load_language_model(exported / "hf")
