@@ -16,7 +16,7 @@ SMALL = (
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("way", ["one process, two threads", "ZeRO-2"])
+@pytest.mark.parametrize("way", ["one process, two threads", "ZeRO-3"])
 def test_what_is_kept_is_what_was_predicted(way, tmp_path, capfd):
     engine = ENGINES[way]
     said = launch_lab("memory.py", *SMALL, config=engine.config, show=False)
@@ -24,15 +24,12 @@ def test_what_is_kept_is_what_was_predicted(way, tmp_path, capfd):
     found = json.loads(Path(tmp_path / "runs" / "counted" / "memory.json").read_text())
     ranks = found["ranks"]
     assert len(ranks) == (2 if engine.config else 1)
-    assert ("DeepSpeed ZeRO-2 over gloo" in said) == engine.deepspeed
+    assert ("DeepSpeed ZeRO-3 over gloo" in said) == engine.deepspeed
     predicted = engine.predict(found["parameters"], len(ranks), "no")
     for rank in ranks:
-        # DeepSpeed cuts gradients where parameters begin, so a shard may be a few percent larger.
-        assert sum(rank[part] for part in predicted) == pytest.approx(
-            sum(predicted.values()), rel=0.04 if engine.deepspeed else 1e-3
-        )
-        for part in ("parameters", "optimizer"):
-            assert rank[part] == pytest.approx(predicted[part], rel=1e-3)
+        # DeepSpeed fills parts up, and keeps norms whole where they are too small to be sent.
+        for part, wanted in predicted.items():
+            assert rank[part] == pytest.approx(wanted, rel=0.005), part
         assert rank["resident"] > 100e6
 
 

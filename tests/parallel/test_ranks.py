@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import psutil
 import pytest
@@ -73,8 +74,10 @@ def test_what_a_rank_prints_is_printed_with_its_number(capfd):
 
 
 def fails(link, how):
-    if link.rank == 1 and how == "raises":
+    if link.rank == 1 and how.startswith("raises"):
         raise ValueError("no such file")
+    while how == "raises while the other computes":
+        pass
     if link.rank == 1 and how == "dies":
         os.kill(os.getpid(), signal.SIGKILL)
     return link.recv(1 - link.rank)
@@ -84,6 +87,7 @@ def fails(link, how):
     "how, timeout, said",
     [
         ("raises", 60, r"^Rank 1 raised ValueError \(line \d+ of fails\): no such file$"),
+        ("raises while the other computes", 60, "^Rank 1 raised ValueError"),
         ("dies", 60, "^Rank 1 was killed by SIGKILL before it was finished"),
         ("waits for ever", 2, r"^Rank\(s\) 0, 1 had not finished after 2 s"),
     ],
@@ -94,6 +98,35 @@ def test_a_failure_is_told_in_a_line_and_nothing_is_left_running(how, timeout, s
     assert len(str(caught.value).splitlines()) == 1
     ranks = [rank for server in psutil.Process().children() for rank in server.children()]
     assert not psutil.wait_procs(ranks, timeout=10)[1]
+
+
+def test_ranks_end_with_the_process_that_started_them(tmp_path):
+    """A notebook's kernel may be killed at any time."""
+    code = f"""
+import os, pathlib
+from course_utils.parallel.launch import launch
+
+def program(link, folder):
+    pathlib.Path(folder, str(os.getpid())).touch()
+    while True:
+        pass
+
+launch(program, [{str(tmp_path / "pids")!r}] * 2)
+"""
+    (tmp_path / "pids").mkdir()
+    script = subprocess.Popen([sys.executable, "-c", code])
+    try:
+        while len(pids := [int(p.name) for p in (tmp_path / "pids").iterdir()]) < 2:
+            assert script.poll() is None
+            time.sleep(0.05)
+        ranks = [psutil.Process(pid) for pid in pids]
+    finally:
+        script.kill()
+        script.wait()
+    left = psutil.wait_procs(ranks, timeout=30)[1]
+    for rank in left:
+        rank.kill()
+    assert not left
 
 
 def test_a_function_of_a_cell_travels_with_what_it_uses():

@@ -3,10 +3,12 @@
 import os
 import socket
 import sys
+import threading
 import time
 import traceback
 from collections import deque
 from datetime import timedelta
+from multiprocessing import parent_process
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -62,6 +64,7 @@ def live(
     results: Connection,
 ) -> None:  # fmt: skip
     """A rank's whole life. Sends ("done", time, result) or ("failed", time, why) at its end."""
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
     _redirect(Path(folder), rank)
     torch.set_num_threads(threads)
     try:
@@ -92,6 +95,14 @@ def _meet(rank: int, world_size: int, folder: str, timeout: float) -> None:
         world_size=world_size,
         timeout=timedelta(seconds=timeout),
     )
+
+
+def _leave_with_parent() -> None:
+    """When the notebook's kernel is gone, nobody is left to end this process."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _redirect(folder: Path, rank: int) -> None:
