@@ -4,9 +4,9 @@
     python tests/training/stress.py --trials 20 --engine zero2
 
 A trial starts a run, kills one of its processes after a random time, starts it again, kills it
-again, and lets it come to its end. The run saves at every step and evaluates at every other, so that
-kills fall into steps, evaluations and files that are being written. Its losses must be those of a
-run that nobody disturbed: to the last digit with one process, to 1e-5 with several.
+again, and lets it come to its end. The run saves at every step and evaluates at every other, so
+that kills fall into steps, evaluations and files that are being written. Its losses must be those
+of a run that nobody disturbed: to the last digit with one process, to 1e-5 with several.
 """
 
 import argparse
@@ -105,7 +105,9 @@ def main() -> None:
         killed = 0
         for number in tqdm(range(options.trials), unit="trial", disable=not sys.stderr.isatty()):
             killed += trial(Path(folder) / str(number), options.engine, expected, rng)
-    print(f"{options.engine}: {options.trials} runs, {killed} kills, all ended like the undisturbed.")
+    print(
+        f"{options.engine}: {options.trials} runs, {killed} kills, all ended like the undisturbed."
+    )
 
 
 if __name__ == "__main__":

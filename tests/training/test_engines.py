@@ -1,4 +1,4 @@
-"""One process, DDP, ZeRO-1, 2, 3 and FSDP take the same steps, and go on from each other's files."""
+"""One process, DDP, ZeRO and FSDP take the same steps, and go on from each other's checkpoints."""
 
 import os
 from collections.abc import Sequence
@@ -98,9 +98,7 @@ def train_under(runs: Path, engines: Sequence[str]) -> None:
         # Afterwards the model is the caller's again, and what was saved.
         saved = gpt()
         load_run(saved, runs / engine)
-        for (name, mine), theirs in zip(
-            model.named_parameters(), saved.parameters(), strict=True
-        ):
+        for (name, mine), theirs in zip(model.named_parameters(), saved.parameters(), strict=True):
             torch.testing.assert_close(mine, theirs, rtol=0, atol=0, msg=name)
         assert model.output.weight is model.embedding.weight
         assert model(torch.zeros(1, 3, dtype=torch.int64)).shape == (1, 3, SHAPE.vocab)

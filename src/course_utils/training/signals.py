@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from types import FrameType, TracebackType
 
+GRACE_S = 300.0  # for the step that is being taken, and the checkpoint after it
+
 
 @dataclass(frozen=True)
 class Stop:
@@ -33,6 +35,7 @@ class StopRequests:
         self._received: set[int] = set()
         self._own_reason = ""
         self._handlers: dict[int, object] = {}
+        self._deadline: threading.Timer | None = None
 
     def request(self, reason: str) -> None:
         """Stop after this step, for a reason of the program's own."""
@@ -75,12 +78,24 @@ class StopRequests:
     ) -> None:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
         again = number in self._received
         self._received.add(number)
+        if number == signal.SIGTERM and _is_launched():
+            self._give_up_later()
         if again and number == signal.SIGINT and not _is_launched():
             raise KeyboardInterrupt
+
+    def _give_up_later(self) -> None:
+        """End this process if no step comes to its end: it waits for one that is gone."""
+        if self._deadline is None:
+            self._deadline = threading.Timer(GRACE_S, os._exit, (128 + signal.SIGTERM,))
+            self._deadline.daemon = True
+            self._deadline.start()
 
 
 def in_notebook() -> bool:

@@ -142,8 +142,8 @@ def unique_parameters(model: nn.Module) -> tuple[dict[str, nn.Parameter], dict[s
 
 
 def to_main_memory(tensor: Tensor) -> Tensor:
-    """A contiguous copy that training no longer changes."""
-    return tensor.detach().to("cpu", copy=True).contiguous()
+    """A copy that training no longer changes; its strides stay."""
+    return tensor.detach().to("cpu", copy=True)
 
 
 def numbered(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:

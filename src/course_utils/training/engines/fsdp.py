@@ -188,7 +188,7 @@ def _like(value: Tensor, other: Tensor) -> Tensor:
     """A whole tensor, split as another one is."""
     if isinstance(other, DTensor):
         return distribute_tensor(
-            value.to(other.device, torch.float32), other.device_mesh, other.placements
+            value.to(other.device, torch.float32).contiguous(), other.device_mesh, other.placements
         )
     return value
 

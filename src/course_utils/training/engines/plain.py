@@ -73,6 +73,12 @@ class PlainEngine(Engine):
     def load(self, weights: dict[str, Tensor], optimizer: dict[str, Any]) -> None:
         self._own.load_state_dict(weights, strict=len(weights) == len(self._own.state_dict()))
         self._own_optimizer.load_state_dict(optimizer)
+        # Fused optimisers go through memory side by side, so a state must lie as its weight does
+        # (channels_last); it may come from an engine that needs contiguous ones.
+        for parameter, state in self._own_optimizer.state.items():
+            for name, value in state.items():
+                if isinstance(value, Tensor) and value.shape == parameter.shape:
+                    state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
     def close(self) -> None:
         release(self._accelerator, self._own)

@@ -250,8 +250,8 @@ def _set_up(settings: dict[str, Any], model: nn.Module, config: TrainConfig) -> 
 
 @contextlib.contextmanager
 def _without_hooks(model: nn.Module, but: int) -> Iterator[None]:
-    """Leave out what DeepSpeed does around each forward pass: collecting a module's weights, letting
-    go of them, and comparing notes with the other processes."""
+    """Leave out what DeepSpeed does around a forward pass: it collects a module's weights, lets go
+    of them, and compares notes with the other processes."""
     kept = [
         (module, name, getattr(module, name))
         for module in model.modules()
