@@ -115,7 +115,7 @@ parallel_pictures.conversations(
 )
 
 # %% [markdown] lang="en"
-# Run the film backwards, and add where the arrows meet: that is **reduce**. The losses of all ranks become one number on rank 0, to be printed.
+# The other way round, with an addition wherever an arrow arrives, it is a **reduce**: neighbours add up in pairs, then pairs of pairs. So the losses of all ranks become one number on rank 0, to be printed.
 
 # %% exercise="collectives.reduce"
 

@@ -63,7 +63,7 @@ def broadcast(link: Link, tensor: Shaped[Tensor, "*shape"], source: int = 0) -> 
 def reduce(
     link: Link, tensor: Shaped[Tensor, "*shape"], destination: int = 0
 ) -> Shaped[Tensor, "*shape"] | None:
-    """Add up all ranks' tensors at the destination: `broadcast` backwards, in ⌈log₂ N⌉ rounds.
+    """Add up all ranks' tensors at the destination, in ⌈log₂ N⌉ rounds: pairs, then pairs of pairs.
 
     Places are counted from the destination, (rank − destination) mod N. In the rounds with distance
     d = 1, 2, 4, … (as long as d < N), the places that are still in it are the multiples of d. Of
