@@ -181,7 +181,7 @@ def any_number_at_all(student: Any, rng: torch.Generator) -> None:
 
 
 def in_few_rounds(student: Any, rng: torch.Generator) -> None:
-    """Every rank but one sends once, and whole numbers stay whole"""
+    """Every rank but one sends once, and sums are made in pairs, then in pairs of pairs"""
     for n in (8, 6):
         tensors = [(9 * x).long() for x in drawn(rng, n, 3)]
         found, _, messages = student(tensors, traffic=True)
