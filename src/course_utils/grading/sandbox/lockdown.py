@@ -5,7 +5,8 @@
     1  Landlock + seccomp + limits                  any user, any kernel from 5.13 on
     0  limits                                       not enough: only with --unsafe
 
-On each of the first three the learner's code sees no file that is not on a list, opens no socket,
+Only the highest level has a scratch folder to write to, in memory and of limited size. On each of
+the first three the learner's code sees no file that is not on a list, opens no socket,
 starts and signals no process, and dies with the whole of its tree.
 """
 

@@ -196,7 +196,8 @@ def _fork_for_each(
             listener.close()
             control.close()
             if rules < 0 and level >= Level.LANDLOCK:
-                rules = landlock.ruleset(readable, [scratch, null], library)
+                # Without a file system of its own, nothing would stop it from filling the disk.
+                rules = landlock.ruleset(readable, [null], library)
             lock_in = partial(lockdown.lock_in, level, limits, mapped, rules, scratch)
             _live(connection, lock_in, rules, roots, scratch, namespace)
         if level == Level.NAMESPACES:
