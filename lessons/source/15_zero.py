@@ -28,13 +28,13 @@ from dataclasses import replace
 import torch
 from jaxtyping import Float
 from matplotlib import pyplot as plt
-from torch import Tensor, nn
+from torch import Tensor
 
 from course_utils import budget, check, parallel_pictures, plots, verified
 from course_utils.models.gpt import GPT, PRESETS
 from course_utils.parallel.buckets import flatten, unflatten
 from course_utils.parallel.census import saved_bytes, storage_bytes
-from course_utils.parallel.collectives import all_gather, all_reduce, broadcast, reduce_scatter
+from course_utils.parallel.collectives import all_gather, all_reduce, reduce_scatter
 from course_utils.parallel.labs import launch_lab
 from course_utils.parallel.launch import launch
 from course_utils.parallel.link import Link
@@ -42,7 +42,6 @@ from course_utils.parallel.memory import ENGINES, activation_bytes, traffic_per_
 from course_utils.parallel.simulate import collective, simulate
 from course_utils.paths import course_root, runs_dir
 from course_utils.training.optim import adamw
-from course_utils.training.recompute import recomputing
 
 # %% [markdown] lang="en"
 # ## 1 · Sixteen bytes
@@ -80,7 +79,7 @@ parallel_pictures.memory_bars(
 )
 
 # %% [markdown] lang="en"
-# **What does it cost?** Not as much as one would think. In lesson 14, an all-reduce was a reduce-scatter and an all-gather of the *gradients*. Here it is a reduce-scatter of the gradients, then the update, then an all-gather of the *parameters*: the same bytes, with the optimiser's work in between. Stages 1 and 2 are for free. Stage 3 gathers the parameters twice, for the forward and again for the backward pass, and sends half as much again:
+# **What does it cost?** Not as much as one would think. In lesson 14, an all-reduce was a reduce-scatter and an all-gather of the *gradients*. Here it is a reduce-scatter of the gradients, then the update, then an all-gather of the *parameters*: the same bytes, with the optimiser's work in between. Stages 1 and 2 cost nothing more. Stage 3 gathers the parameters twice, for the forward and again for the backward pass, and sends half as much again:
 
 # %%
 for stage in range(4):
@@ -93,7 +92,7 @@ for stage in range(4):
 # The stages divide what grows with the *model*. The rest grows with the *batch*: activations, what the backward pass needs of the forward pass. ZeRO does nothing about them; smaller micro-batches and recomputing do (lesson 10). They can be predicted as well, by going through the model line by line and asking of each operation what its derivative needs:
 
 # %%
-print("\n".join(activation_bytes.__doc__.splitlines()[:18]))
+print(activation_bytes.__doc__.partition("    Args:")[0].strip())
 
 # %% [markdown] lang="en"
 # A prediction is worth something when it can fail. PyTorch lets us look at every tensor that is kept for the backward pass (`saved_tensors_hooks`), and `saved_bytes` adds them up:
