@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from toy_training import Toy, in_processes, toy_model, toy_trainer, trace
+from toy_training import Toy, in_processes, toy_trainer, trace
 
 from course_utils.errors import CourseError
 from course_utils.models.gpt import GPT, GPTConfig
@@ -161,26 +161,22 @@ def test_a_run_goes_on_under_other_engines_and_process_counts(
     assert_same_run(tmp_path / "chain", one_process)
 
 
-def muon_under(runs: Path, engine: str) -> None:
+class Writing(Toy):
+    writes = True
+
+
+def refusals_under(runs: Path, engine: str) -> None:
     launched(engine)
     model = gpt()
-    optimizer = MuonAdamW(muon_groups(model, lr_muon=0.02, lr=0.01, weight_decay=0.0))
-    trainer = toy_trainer(runs, model=model, optimizer=optimizer, task=Text())
+    muon = MuonAdamW(muon_groups(model, lr_muon=0.02, lr=0.01, weight_decay=0.0))
     with pytest.raises(CourseError, match="Muon needs whole matrices, and FSDP gives each"):
-        trainer.train()
-
-
-def test_muon_is_refused_where_matrices_are_split(tmp_path: Path) -> None:
-    ended = in_processes(muon_under, tmp_path, "fsdp", count=2, log=tmp_path / "log")
-    assert ended.codes == [0, 0], ended.output
-
-
-def half_precision_under(runs: Path, engine: str) -> None:
-    launched(engine)
+        toy_trainer(runs, model=model, optimizer=muon, task=Text()).train()
     with pytest.raises(CourseError, match='precision "fp16" is not supported under FSDP'):
-        toy_trainer(runs, model=toy_model(), precision="fp16").train()
+        toy_trainer(runs, precision="fp16").train()
+    with pytest.raises(CourseError, match="Writing lets the model write, which needs all its"):
+        toy_trainer(runs, task=Writing()).train()
 
 
-def test_fp16_is_refused_under_fsdp(tmp_path: Path) -> None:
-    ended = in_processes(half_precision_under, tmp_path, "fsdp", count=2, log=tmp_path / "log")
+def test_what_does_not_go_with_split_weights_is_refused(tmp_path: Path) -> None:
+    ended = in_processes(refusals_under, tmp_path, "fsdp", count=2, log=tmp_path / "log")
     assert ended.codes == [0, 0], ended.output

@@ -18,6 +18,9 @@ class Task(Protocol):
             metrics.jsonl (`images`, `images_per_s`).
         batch_size: Examples in one global batch, that is, per optimiser step, over all processes.
             The trainer refuses a task whose batch size differs from `TrainConfig.batch_size`.
+
+    A task whose `batch` lets the model write also has `writes = True`: engines that split the
+    weights refuse it.
     """
 
     unit: str

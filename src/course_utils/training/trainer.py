@@ -144,6 +144,11 @@ class Trainer:
         self._engine = stack.enter_context(
             make_engine(self._accelerator, self.model, self.optimizer, config)
         )
+        if self._engine.splits_weights and getattr(self.task, "writes", False):
+            raise CourseError(
+                f"{type(self.task).__name__} lets the model write, which needs all its weights, "
+                f"and {self._engine.together} splits them: launch with zero1.yaml or zero2.yaml."
+            )
         self._step = OptimizerStep(
             self._accelerator, self._engine, self.schedule, self.task, config
         )
@@ -165,7 +170,9 @@ class Trainer:
         )
         if config.checkpoint_activations:
             stack.enter_context(recomputing(self.model))
-        if config.compile:
+        if config.compile and self._engine.splits_anything:
+            self._report.say(f"Not compiled: that does not go with {self._engine.together}.")
+        elif config.compile:
             self.model.compile()
         self.model.train()
         self._step.clear()
