@@ -43,7 +43,6 @@ import torch
 
 from course_utils import budget, check, cloud_pictures, verified
 from course_utils.cloud import Offer, simulated_hours, young_interval
-from course_utils.generation.cost import cache_bytes
 from course_utils.models.gpt import PRESETS, GPTConfig
 from course_utils.paths import course_root, runs_dir
 from course_utils.serving.latency import percentile
@@ -57,14 +56,14 @@ from course_utils.training.throughput import DATASHEET_PEAK
 #
 # $$\text{seconds} = \frac{\text{FLOPs per token} \times \text{tokens}}{\text{MFU} \times \text{GPUs} \times \text{peak FLOP/s}}$$
 #
-# The one number that nobody tells you is the **MFU**, the share of its peak that the machine reaches with *your* code and *your* model. Well-kept trainings of large models reach 30 to 50 %. A small model on a large GPU may stay below 10 %: its matrices are too small to keep it busy.
+# The one number that nobody tells you is the **MFU**, the share of its peak that the machine reaches with *your* code and *your* model. The authors of PaLM count 21 to 46 % for the largest models of their time. A small model on a large GPU reaches much less: its matrices are too small to keep it busy.
 #
 # And the meter runs from the moment when the machine starts, not from the first step: packages are installed, data is fetched.
 
 # %% exercise="cloud.training_bill"
 
 # %% [markdown] lang="en"
-# Now a price list. **These prices are round numbers for an example. Look up today's and put them in**; they change every month. The machines without "spot" are yours until you give them back. A *spot* machine is one that nobody else wants at the moment: it costs a third or half, and is taken away as soon as somebody pays the full price. How often that happens is a guess, too (`hours_between`).
+# Now a price list. **These prices are round numbers for an example. Look up today's and put them in**; they change every month. The machines without "spot" are yours until you give them back. A *spot* machine is one that nobody else wants at the moment: it costs about half, sometimes less, and is taken away as soon as somebody pays the full price. How often that happens is a guess, too (`hours_between`).
 
 # %%
 L4, A100, H100 = (DATASHEET_PEAK[gpu] for gpu in ("L4", "A100", "H100"))
@@ -181,7 +180,7 @@ cloud_pictures.offers(
 )
 
 # %% [markdown] lang="en"
-# A machine that is taken away now and then costs a few per cent of time and saves half the money, *if* a training can go on where it was. So that is what has to be proven.
+# A machine that is taken away now and then costs some per cent of time and saves about half the money, *if* a training can go on where it was. So that is what has to be proven.
 #
 # **Play with this one.** At which `hours_between` is a spot machine no longer worth it? What if a restart takes two hours, because 300 GB of data are fetched again?
 
@@ -363,7 +362,7 @@ for gpu, gib in (("L4", 24), ("A100", 80)):
 # %% exercise="serving.plan_step"
 
 # %% [markdown] lang="en"
-# Sixteen requests, four slots. Above, a batch at a time; below, your `plan_step`. The numbers are the requests' own; nobody's answer is the same length.
+# Sixteen requests, four slots. Above, a batch at a time; below, your `plan_step`. The numbers are the requests' own. Prompts and answers are short, middling or long, at random.
 
 # %%
 dice = random.Random(5)
@@ -430,6 +429,7 @@ server = subprocess.Popen(
     [sys.executable, str(lab), NAME, "--port", "0"], stdout=subprocess.PIPE, stderr=log, text=True
 )
 greeting = server.stdout.readline()
+assert greeting, (machines / "server.txt").read_text()
 url = greeting.split(" is at ")[1].split()[0]
 print("The model is served:", greeting.split(" is at ")[0])
 
@@ -536,7 +536,7 @@ log.close()
 # ## What you have now
 #
 # - **The bill** is FLOPs per token × tokens over what the machine really does. Everything hangs on the MFU: measure it.
-# - **Spot machines** cost a few per cent of time and save half the money, if a run goes on exactly. Save every √(2 · time to save · time between interruptions).
+# - **Spot machines** cost some per cent of time and save about half the money, if a run goes on exactly. Save every √(2 · time to save · time between interruptions).
 # - **Stop here, go on there**: one command line, `--resume` always on it, a shared folder; the losses are the same.
 # - **A server** writes many texts for the price of one, as long as their keys and values fit. The batch is made anew for every step, and a long prompt is read in pieces.
 # - **Percentiles**, not means.
