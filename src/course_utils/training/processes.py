@@ -97,9 +97,7 @@ class Processes:
                 copy of the model in each.
         """
         if under_deepspeed() and _on_cpu():
-            # DeepSpeed would look for a GPU, and accelerate takes no backend for one process.
-            os.environ.setdefault("DS_ACCELERATOR", "cpu")
-            logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+            _prepare_deepspeed_for_cpus()
             state = PartialState(cpu=False, backend="gloo")
         else:
             state = PartialState(cpu=_on_cpu())
@@ -169,6 +167,18 @@ def under_deepspeed() -> bool:
 def under_fsdp() -> bool:
     """Whether the launch configuration asks for FSDP."""
     return parse_flag_from_env("ACCELERATE_USE_FSDP")
+
+
+def _prepare_deepspeed_for_cpus() -> None:
+    """Tell DeepSpeed that there is no GPU to look for, and nothing to compile.
+
+    It would build an operator for inference at its start, which takes half a minute and a compiler.
+    """
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    import deepspeed.ops
+
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
 def _on_cpu() -> bool:

@@ -199,7 +199,7 @@ def _is_split(value: Any) -> bool:
 
 def _remember(model: nn.Module) -> list[Callable[[], None]]:
     """What puts every module's class, parameters and hooks back to how they are now."""
-    restores = []
+    restores: list[Callable[[], None]] = []
     for module in model.modules():
         kind, kept = module.__class__, {}
         for name, value in vars(module).items():
