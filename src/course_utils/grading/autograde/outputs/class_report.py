@@ -89,7 +89,7 @@ def _flagged(records: Sequence[SubmissionGrade], links: Mapping[int, str]) -> It
             plain.html(flag.record.lesson, 60),
             _code(flag.exercise.exercise) if flag.exercise else "–",
             WORDS[flag.exercise.status] if flag.exercise else "unreadable",
-            plain.html(plain.line(flag.why, 160)),
+            f'<span class="long">{plain.html(plain.line(flag.why, 160))}</span>',
         )
         for flag in flags
     ]

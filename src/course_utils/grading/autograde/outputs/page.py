@@ -45,6 +45,7 @@ ul.checks > li > * {{ text-indent: 0; }}
 .open {{ color: #5b6672; }}
 .detail {{ margin: .1rem 0 .2rem; }}
 .says {{ background: #f2f5f8; border-radius: 4px; padding: .5rem .7rem; margin: .5rem 0; }}
+.long {{ display: inline-block; min-width: 14rem; overflow-wrap: anywhere; }}
 .scroll {{ overflow-x: auto; }}
 table {{ border-collapse: collapse; font-size: .9rem; }}
 th {{ text-align: left; font-weight: 600; border-bottom: 1px solid {GREY}; }}

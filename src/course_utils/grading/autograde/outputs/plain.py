@@ -39,8 +39,9 @@ def plain(text: str, limit: int = 2000) -> str:
 
 
 def line(text: str, limit: int = 300) -> str:
-    """`plain`, on one line."""
-    return " ".join(plain(text, limit).split())
+    """`plain`, on one line, and cut without a word."""
+    short = text if len(text) <= limit else text[:limit] + " …"
+    return " ".join(plain(short, limit + 2).split())
 
 
 def html(text: str, limit: int = 2000) -> str:
