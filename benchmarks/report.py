@@ -274,6 +274,8 @@ TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "simulated-class": simulated_class,
     "against-nbgrader": against_nbgrader,
     "zero": zero,
+    "serving": serving,
+    "soak": soak,
 }
 
 
