@@ -211,6 +211,18 @@ def test_difficulty_and_discrimination():
     assert d.discrimination is None and stats.by_exercise(class_[:7])[0].discrimination is None
 
 
+def test_a_flag_says_what_ended_it_and_not_what_was_merely_wrong():
+    checks = tuple(
+        CheckGrade(name=status, title=status, status=status, message=f"it was {status}")
+        for status in ("wrong", "crashed")
+    )
+    exercise = ExerciseGrade(
+        exercise="x.y", title="", status="crashed", score=0.0, max_score=1.0, checks=checks
+    )
+    record = SubmissionGrade(student="s", lesson="l", status="graded", exercises=(exercise,))
+    assert [flag.why for flag in stats.flags([record])] == ["it was crashed"]
+
+
 def test_histogram_ends():
     assert histogram([0.0, 0.0999, 0.1, 0.3, 0.7, 1.0], 10) == [2, 1, 0, 1, 0, 0, 0, 1, 0, 1]
 

@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from course_utils.grading.autograde.records import ExerciseGrade, SubmissionGrade
+from course_utils.grading.autograde.records import FLAGGED, ExerciseGrade, SubmissionGrade
 
 FEWEST = 8  # students, for a correlation that says anything
 
@@ -132,8 +132,8 @@ def flags(records: Iterable[SubmissionGrade]) -> list[Flag]:
             found.append(Flag(record, None, record.problem))
         for exercise in record.exercises:
             if exercise.flagged:
-                troubled = [check.message for check in exercise.checks if check.message]
-                why = exercise.problem or next(iter(troubled), "")
+                ended = [c.message for c in exercise.checks if c.status in FLAGGED and c.message]
+                why = exercise.problem or next(iter(ended), "")
                 found.append(Flag(record, exercise, why))
     return sorted(found, key=lambda one: one.exercise is not None)
 
