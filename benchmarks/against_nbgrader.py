@@ -37,7 +37,7 @@ from course_utils.grading.exercise import Exercise, find_exercise
 from course_utils.paths import course_root
 
 LESSON, SEED, JOBS, COPIES = "02", 0, 2, 100
-# For a stock nbgrader that runs an attack: seconds, seconds for a cell, bytes of address space, bytes
+# For a stock nbgrader that runs an attack: seconds, seconds for a cell, bytes of memory, bytes
 # of a file.
 WALL, CELL, MEMORY, FILE = 180, 45, 16 << 30, 64 << 20
 # Attacks on the grader's own process and files. The others are on memory, processes, the disk, the
