@@ -5,6 +5,7 @@ from a text in which every body that a learner is to write is replaced by a refu
 code object to dig up, no closure, no cached source line.
 """
 
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,12 +28,17 @@ def cut_modules(exercises: Iterable[Exercise]) -> list[CutModule]:
     """The modules that hold these exercises' references, without the references."""
     by_module: dict[str, list[Exercise]] = {}
     for exercise in exercises:
-        by_module.setdefault(exercise.reference.partition(":")[0], []).append(exercise)
+        by_module.setdefault(home(exercise), []).append(exercise)
     return [_cut(name, asked) for name, asked in by_module.items()]
 
 
+def home(exercise: Exercise) -> str:
+    """The module that defines the reference; its name may have been imported into another."""
+    return str(exercise.target.__module__)
+
+
 def _cut(name: str, asked: list[Exercise]) -> CutModule:
-    path = Path(str(asked[0].module.__file__))
+    path = Path(str(sys.modules[name].__file__))
     text = path.read_text("utf-8")
     for exercise in asked:
         source = exercise.source

@@ -4,6 +4,7 @@ import ctypes
 import os
 import platform
 import struct
+from pathlib import Path
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
@@ -78,3 +79,19 @@ def drop_capabilities() -> None:
             break  # past the last one, or there is nothing to drop
     header = ctypes.create_string_buffer(struct.pack("=Ii", 0x20080522, 0))
     syscall("capset", header, ctypes.create_string_buffer(24))
+
+
+def collapse_memory() -> None:
+    """Put this process's own memory into huge pages, as far as the kernel goes along (Linux 6.1).
+
+    A fork copies one entry for each page, and its end frees them again: of half a gigabyte in pages
+    of 4 KiB that is most of what a fork costs.
+    """
+    huge, collapse = 2 * 2**20, 25
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        place, rights, _, _, inode, *name = line.split(maxsplit=5)
+        if rights != "rw-p" or inode != "0" or name[:1] not in ([], ["[heap]"]):
+            continue
+        start, end = (int(address, 16) for address in place.split("-"))
+        for address in range(-(-start // huge) * huge, end - huge + 1, huge):
+            _libc.madvise(ctypes.c_void_p(address), ctypes.c_size_t(huge), collapse)

@@ -24,7 +24,7 @@ from torch import Tensor
 from course_utils.errors import CourseError
 from course_utils.grading.exercise import Exercise, find_exercise
 from course_utils.grading.sandbox import lockdown
-from course_utils.grading.sandbox.cut import CutModule, cut_modules
+from course_utils.grading.sandbox.cut import CutModule, cut_modules, home
 from course_utils.grading.sandbox.frames import Closed, Stalled, WireError, receive, send
 from course_utils.grading.sandbox.lockdown import Level, Limits
 from course_utils.grading.sandbox.proxy import Talk
@@ -235,7 +235,7 @@ class Session:
         """Put an exercise's reference back into the child's library, now that it is judged."""
         with self.time_limit(5.0, 15.0):
             self._order(
-                "restore", module=exercise.reference.partition(":")[0], symbol=exercise.symbol,
+                "restore", module=home(exercise), symbol=exercise.symbol,
                 source=_source(exercise.id), holes=list(exercise.holes), hand_on=hand_on,
             )  # fmt: skip
 

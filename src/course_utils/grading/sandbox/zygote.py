@@ -175,6 +175,7 @@ def _fork_for_each(
     signal.signal(signal.SIGCHLD, lambda *_: None)
     gc.collect()
     gc.freeze()
+    kernel.collapse_memory()
     poll = select.poll()
     poll.register(listener, select.POLLIN)
     poll.register(control, select.POLLIN)
