@@ -90,4 +90,3 @@ def test_as_many_texts_fit_as_their_caches_and_the_weights_leave_room_for():
         assert texts_that_fit(config, weights + n * text + text - 1, 2048, reserve=0) == n
     assert texts_that_fit(config, weights // 2, 2048) == 0
     assert texts_that_fit(config, 10**9, 2048) == int((0.9e9 - weights) // text)
-

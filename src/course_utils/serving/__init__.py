@@ -9,4 +9,6 @@
     model.py       which model it is, by name
     server.py      a socket, an address, signals
     latency.py     percentiles
+
+`labs/serve.py` starts it.
 """
