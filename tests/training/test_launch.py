@@ -35,7 +35,7 @@ def test_a_gpu_configuration_without_a_gpu_is_refused(
     done = subprocess.run(
         [*LAUNCH, "--config_file", path, "--main_process_port", "0", "lab.py"],
         cwd=tmp_path,
-        env=dict(os.environ),
+        env={name: value for name, value in os.environ.items() if name != "ACCELERATE_USE_CPU"},
         capture_output=True,
         text=True,
         timeout=300,
