@@ -123,6 +123,25 @@ def test_blank_answers_need_nobody(records, out):
         assert book.find_comment(QUESTION, LESSON, LESSON, student).comment == "No response."
 
 
+@pytest.mark.parametrize(
+    ("text", "hour"),
+    [
+        ("2026-03-01 10:00:00 UTC", 10),
+        ("2026-03-01T10:00:00+02:00", 8),
+        ("2026-03-01 10:00:00.123456 +0100", 9),
+        ("2026-07-01 10:00:00 Europe/Berlin", 8),
+        ("2026-99-01 10:00:00 UTC", None),
+        ("yesterday", None),
+        ("2026-03-01 10:00:00 /dev/stdin", None),
+        ("2026-03-01 10:00:00 ../../../../dev/stdin", None),
+        ("", None),
+    ],
+)
+def test_times_are_nbgraders_and_open_no_files(text, hour):
+    found = gradebook._moment(text)
+    assert (found and found.hour) == hour
+
+
 def test_a_crash_is_no_zero(records, out):
     first = records[0]
     crashed = replace(first.exercises[0], status="crashed", score=0.0)

@@ -12,6 +12,7 @@ transaction, also while formgrader has it open.
 import hashlib
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -321,13 +322,20 @@ def _grade(row: Any, score: float | None, look: bool, new_text: bool) -> None:
         row.needs_manual_grade = True
 
 
+# nbgrader's parser would open a file that a time zone names.
+_TIME = re.compile(
+    r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d(:\d\d(\.\d{1,9})?)?"
+    r" ?(Z|[+-]\d\d:?\d\d|[A-Za-z]{1,20}(/[A-Za-z_]{1,20})?)?"
+)
+
+
 def _moment(text: str) -> Any:
-    """nbgrader's idea of a time: UTC, without saying so."""
-    if not text:
+    """nbgrader's idea of a time: UTC, without saying so; None for what is no time."""
+    if not _TIME.fullmatch(text.strip()):
         return None
     from nbgrader.utils import parse_utc
 
     try:
-        return parse_utc(text[:64])
+        return parse_utc(text.strip())
     except (ValueError, OverflowError):
         return None
