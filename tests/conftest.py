@@ -18,6 +18,8 @@ SHARING = {
     "test_preference_labs",
     "test_moe_lab",
     "test_bootstrap",
+    "test_attacks",
+    "test_through_the_sandbox",
 }
 
 

@@ -56,7 +56,7 @@ def prelude(exercise: Exercise) -> str:
 def test_verdicts_are_the_same(zygote: Zygote, exercise: Exercise) -> None:
     mutants = [m for m in exercise.mutants if m.replace]
     versions = [(exercise.source, exercise.target)]
-    some = mutants if EVERYTHING else mutants[:2]
+    some = mutants if EVERYTHING else mutants[:1]
     versions += [(apply(exercise, mutant), build(exercise, mutant)) for mutant in some]
     same = [e for n, e in all_exercises() if n == LESSON_OF[exercise.id]]
     later = tuple(same[same.index(exercise) + 1 :])
