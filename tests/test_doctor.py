@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -230,9 +231,13 @@ def test_the_table_of_needs_names_the_data_that_lessons_load() -> None:
             r'load_(?:images|documents|pretrained)\("([\w-]+)"'
             r'|budget\(smoke="sample", cpu="(\w+)"'
         )
-        found = re.findall(by_name, source.read_text(encoding="utf-8"))
+        text = source.read_text(encoding="utf-8")
+        found = re.findall(by_name, text)
         # A model's name is written with hyphens; the data set that it is made from, without.
         loaded = [(direct or chosen).replace("-", "_") for direct, chosen in found]
+        for recipe in re.findall(r'cpu=\["--recipe", "([\w-]+)"', text):  # of a lab it launches
+            path = course_root() / "labs" / "recipes" / f"{recipe}.toml"
+            loaded.append(tomllib.loads(path.read_text(encoding="utf-8"))["data"])
         assert needs[source.name[:2]] in (loaded or [None]), source.name
 
 
