@@ -10,6 +10,7 @@ checkpoint, holding it to its hashes, loading it. Beside it, saving as scripts d
 the same state while training waits, flushed to the disk.
 """
 
+import contextlib
 import multiprocessing
 import os
 import statistics
@@ -127,10 +128,8 @@ def _go_on(runs: Path, threads: int) -> float:
             raise KeyboardInterrupt
 
     run.callbacks = [clock, Enough()]
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
         run.train()
-    except KeyboardInterrupt:
-        pass
     return clock.ends[0] - began
 
 
