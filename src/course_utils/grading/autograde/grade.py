@@ -178,9 +178,9 @@ class Sitting:
             session.restore(exercise, hand_on=True)
         for planned, earlier in zip(self.plan.exercises[:index], self.done, strict=True):
             source = self.submission.solutions.get(planned.exercise.id)
-            if source is not None and earlier.exercise not in self.deadly:
-                if earlier.status != "not_attempted":
-                    session.run_cell(source, f"<{earlier.exercise}>", planned.exercise.symbol)
+            harmless = earlier.exercise not in self.deadly and earlier.status != "not_attempted"
+            if source is not None and harmless:
+                session.run_cell(source, f"<{earlier.exercise}>", planned.exercise.symbol)
             if planned.exercise not in borrows:
                 session.restore(planned.exercise, hand_on=earlier.status != "passed")
         return session
