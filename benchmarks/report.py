@@ -252,6 +252,8 @@ def against_nbgrader(result: dict[str, Any]) -> list[str]:
     for row in result["attacks"]:
         if row not in hidden:
             theirs = "no grade" if row["nbgrader"] is None else f"{row['nbgrader']:g}"
+            if row["others"]:
+                theirs += f", and {row['others']} others changed"
             says = row["says"].rstrip(".")
             lines.append(f"| {says} | {row['deserved']:g} | {theirs} | {row['ours']:g} |")
     right = sum(row["ours"] == row["deserved"] for row in hidden)
