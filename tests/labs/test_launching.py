@@ -44,11 +44,6 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("runs")
-
-
 def command(configuration: str, lab: str | Path, *options: str) -> list[str]:
     """As the README has it; the system chooses the port."""
     file = LABS / "accelerate" / f"{configuration}.yaml"
@@ -71,31 +66,25 @@ def metrics(run: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("configuration", "lab", "options"),
-    [
-        ("zero1", "mnist.py", ["--recipe", "mnist-smoke"]),
-        ("zero2", "pretrain.py", ["--recipe", "pretrain-smoke"]),
-        ("fsdp", "sft.py", ["--recipe", "sft-smoke"]),
-        ("zero3", "lora.py", ["--recipe", "lora-smoke"]),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "",
-)
-def test_the_labs_under_every_engine(
-    runs: Path, configuration: str, lab: str, options: list[str]
-) -> None:
-    done = run(runs, command(configuration, lab, *options))
-    assert done.returncode == 0, done.stderr
-    assert re.search(
-        rf"2 processes \(cpu, threads: 1\), precision \w+, {ENGINES[configuration]}; ", done.stdout
-    )
-    before = runs / options[1] / "before.json"  # LoRA's, which learns little in twelve steps
-    lines = metrics(runs / options[1])
-    if before.is_file():
-        assert lines[-1]["val_loss"] < json.loads(before.read_text())["val_loss"]
-    else:
-        assert lines[-1]["loss"] < lines[0]["loss"]
-    assert json.loads((runs / options[1] / "summary.json").read_text())["finished"]
+def test_the_labs_under_every_engine(tmp_path: Path) -> None:
+    """Each goes on with the model of the one before, so they are one test."""
+    for configuration, lab, recipe in (
+        ("zero1", "mnist.py", "mnist-smoke"),
+        ("zero2", "pretrain.py", "pretrain-smoke"),
+        ("fsdp", "sft.py", "sft-smoke"),
+        ("zero3", "lora.py", "lora-smoke"),
+    ):
+        done = run(tmp_path, command(configuration, lab, "--recipe", recipe))
+        assert done.returncode == 0, done.stderr
+        engine = rf"2 processes \(cpu, threads: 1\), precision \w+, {ENGINES[configuration]}; "
+        assert re.search(engine, done.stdout), done.stdout
+        before = tmp_path / recipe / "before.json"  # LoRA's, which learns little in twelve steps
+        lines = metrics(tmp_path / recipe)
+        if before.is_file():
+            assert lines[-1]["val_loss"] < json.loads(before.read_text())["val_loss"]
+        else:
+            assert lines[-1]["loss"] < lines[0]["loss"]
+        assert json.loads((tmp_path / recipe / "summary.json").read_text())["finished"]
 
 
 @pytest.mark.slow
