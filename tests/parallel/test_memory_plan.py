@@ -1,10 +1,10 @@
 """Predicted bytes are those that a process then keeps."""
 
+import subprocess
 import sys
-from dataclasses import subprocess
+from dataclasses import replace
 
 import pytest
-import replace
 import torch
 
 from course_utils.models.gpt import GPT, PRESETS, GPTConfig
