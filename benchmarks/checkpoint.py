@@ -1,13 +1,12 @@
-"""What saving costs a run, and how soon it goes on: the 26M model with AdamW (313 MB a checkpoint).
+"""What saving costs a run, and how soon it goes on: the 26M model with AdamW (310 MB a checkpoint).
 
     python benchmarks/checkpoint.py            and results/checkpoint-….json
     python benchmarks/checkpoint.py --quick    one checkpoint, written nowhere
 
 The pause is the time in which no step is taken: the copy into main memory. The file is written
-beside the training, and its seconds and what the steps meanwhile lose are measured, too. Going on
-counts from the call of `train()` in a new process to the first step's end: finding the newest
-checkpoint, holding it to its hashes, loading it. Beside it, saving as scripts do: `torch.save` of
-the same state while training waits, flushed to the disk.
+beside the training. Going on counts from the call of `train()` in a new process to the first step's
+end: finding the newest checkpoint, holding it to its hashes, loading it. Beside it, saving as
+scripts do: `torch.save` of the same state while training waits, flushed to the disk.
 """
 
 import contextlib
@@ -73,8 +72,8 @@ def trainer(runs: Path, steps: int, clock: Clock) -> Trainer:
 
 
 def saving(runs: Path, saves: int) -> dict[str, Any]:
-    """Pauses, seconds of writing, and steps with and without a file being written."""
-    clock, pauses, writing = Clock(), [], []
+    """Seconds of every pause, and of a step while nothing is written."""
+    clock, pauses = Clock(), []
     run = trainer(runs, STEPS_BETWEEN * (saves + 1), clock)
     save = run._save
 
@@ -84,7 +83,6 @@ def saving(runs: Path, saves: int) -> dict[str, Any]:
             return save()
         finally:
             pauses.append(time.perf_counter() - began)
-            writing.append(began)
 
     run._save = timed  # type: ignore[method-assign]
     run.train()

@@ -207,6 +207,17 @@ def serving(result: dict[str, Any]) -> list[str]:
     return lines
 
 
+def checkpoint(result: dict[str, Any]) -> list[str]:
+    return [
+        f"A checkpoint of the 26M model with AdamW ({result['megabytes']:.0f} MB), in fp32 on "
+        f"{where(result['machine'])}: training pauses for {result['pause_s']:.2f} s "
+        f"({result['longest_pause_s']:.2f} s at the most) and goes on while the file is written; "
+        f"`torch.save` of the same, flushed to the disk, takes {result['torch_save_s']:.2f} s. In a "
+        f"new process, `train()` has verified and loaded it and taken the first step after "
+        f"{result['going_on_s']:.1f} s.",
+    ]
+
+
 def soak(result: dict[str, Any]) -> list[str]:
     kinds = result["kinds"]
     return [
@@ -276,6 +287,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "simulated-class": simulated_class,
     "against-nbgrader": against_nbgrader,
     "zero": zero,
+    "checkpoint": checkpoint,
     "serving": serving,
     "soak": soak,
 }
