@@ -212,8 +212,8 @@ def checkpoint(result: dict[str, Any]) -> list[str]:
         f"A checkpoint of the 26M model with AdamW ({result['megabytes']:.0f} MB), in fp32 on "
         f"{where(result['machine'])}: training pauses for {result['pause_s']:.2f} s "
         f"({result['longest_pause_s']:.2f} s at the most) and goes on while the file is written; "
-        f"`torch.save` of the same, flushed to the disk, takes {result['torch_save_s']:.2f} s. In a "
-        f"new process, `train()` has verified and loaded it and taken the first step after "
+        f"`torch.save` of the same, flushed to the disk, takes {result['torch_save_s']:.2f} s. In "
+        f"a new process, `train()` has verified and loaded it and taken the first step after "
         f"{result['going_on_s']:.1f} s.",
     ]
 
