@@ -10,7 +10,10 @@ import torch
 from toy_training import Toy, in_processes, toy_trainer, trace
 
 from course_utils.errors import CourseError
+from course_utils.models import lora
 from course_utils.models.gpt import GPT, GPTConfig
+from course_utils.models.lora import LoRAConfig
+from course_utils.models.quant import quantize_linears
 from course_utils.training.callbacks import Callback, StopAfter
 from course_utils.training.checkpoint import load_run
 from course_utils.training.muon import MuonAdamW, muon_groups
@@ -82,6 +85,17 @@ def train_gpt(runs: Path, name: str, **settings: Any) -> GPT:
     return model
 
 
+def train_adapter(runs: Path, name: str, **settings: Any) -> None:
+    """QLoRA: a checkpoint holds the adapter alone, without frozen weights and quantized ones."""
+    model = gpt()
+    quantize_linears(model, "nf4-channel", targets=("attention.*",))
+    lora.inject(model, LoRAConfig(rank=2, targets=("attention.*",)))
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.01)
+    toy_trainer(
+        runs, name=name, model=model, optimizer=optimizer, task=Text(), eval_every=3, **settings
+    ).train()
+
+
 def launched(engine: str) -> None:
     """Make this process believe that `accelerate launch` started it."""
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
@@ -102,6 +116,8 @@ def train_under(runs: Path, engines: Sequence[str]) -> None:
             torch.testing.assert_close(mine, theirs, rtol=0, atol=0, msg=name)
         assert model.output.weight is model.embedding.weight
         assert model(torch.zeros(1, 3, dtype=torch.int64)).shape == (1, 3, SHAPE.vocab)
+        train_adapter(runs, f"{engine}-adapter", callbacks=[StopAfter(3)])
+        train_adapter(runs, f"{engine}-adapter")
 
 
 def go_on_under(runs: Path, stops: dict[str, int]) -> None:
@@ -116,11 +132,15 @@ def weights(run: Path) -> list[torch.Tensor]:
     return list(model.parameters())
 
 
-def assert_same_run(run: Path, reference: Path) -> None:
+def assert_same_trace(run: Path, reference: Path) -> None:
     lines, expected = trace(run), trace(reference)
     for line, other in zip(lines, expected, strict=True):
         del line["tokens_per_s"], other["tokens_per_s"]
         assert line == pytest.approx(other, rel=1e-5)
+
+
+def assert_same_run(run: Path, reference: Path) -> None:
+    assert_same_trace(run, reference)
     # Closer than an update of Adam's, which turns the last digit of a gradient near 0 into a step.
     torch.testing.assert_close(weights(run), weights(reference), rtol=0, atol=1e-4)
 
@@ -139,11 +159,14 @@ def test_accumulation_equals_one_batch(tmp_path: Path, one_process: Path) -> Non
 
 @pytest.mark.slow
 def test_every_engine_takes_the_steps_of_one_process(tmp_path: Path, one_process: Path) -> None:
+    log, adapter = tmp_path / "log", tmp_path / "adapter"
+    assert in_processes(train_adapter, tmp_path, "adapter", log=log).code == 0, log.read_text()
     for engines in (("ddp", "fsdp"), ("zero1", "zero2", "zero3")):
         ended = in_processes(train_under, tmp_path, engines, count=2, log=tmp_path / "log")
         assert ended.codes == [0, 0], ended.output
     for engine in LAUNCHED_WITH:
         assert_same_run(tmp_path / engine, one_process)
+        assert_same_trace(tmp_path / f"{engine}-adapter", adapter)
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from course_utils.errors import CourseError
+from course_utils.training.config import Precision
 from course_utils.training.muon import MuonAdamW
 
 
@@ -125,6 +126,24 @@ def refuse_whole_matrices(optimizer: torch.optim.Optimizer, engine: str) -> None
             f"Muon needs whole matrices, and {engine} gives each process a slice: "
             "train with AdamW (--optimizer adamw), or launch with multi_gpu.yaml or multi_cpu.yaml."
         )
+
+
+def refuse_other_precisions(precision: Precision, engine: str) -> None:
+    """Stop before a precision that has not been made to work with an engine that splits.
+
+    Raises:
+        CourseError: for fp16, whose loss scale would be the engine's own, and fp8.
+    """
+    if precision in ("fp16", "fp8"):
+        raise CourseError(
+            f'precision "{precision}" is not supported under {engine} here: choose "bf16" or "no".'
+        )
+
+
+def make_contiguous(model: nn.Module) -> None:
+    """Lay every weight out in rows: channels_last is in the way of cutting and sending."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.contiguous()
 
 
 def unique_parameters(model: nn.Module) -> tuple[dict[str, nn.Parameter], dict[str, str]]:

@@ -24,17 +24,19 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from course_utils.errors import CourseError
 from course_utils.training.config import TrainConfig
 from course_utils.training.engines.base import (
     Engine,
     Whole,
+    make_contiguous,
     numbered,
+    refuse_other_precisions,
     refuse_whole_matrices,
     to_main_memory,
     unique_parameters,
 )
 from course_utils.training.processes import release
+from course_utils.training.weights import frozen_names
 
 
 class FSDPEngine(Engine):
@@ -50,14 +52,11 @@ class FSDPEngine(Engine):
         config: TrainConfig,
     ) -> None:
         refuse_whole_matrices(optimizer, "FSDP")
-        if config.precision in ("fp16", "fp8"):
-            raise CourseError(
-                f'precision "{config.precision}" is not supported under FSDP here: '
-                'choose "bf16" or "no".'
-            )
+        refuse_other_precisions(config.precision, "FSDP")
         self._accelerator, self._own, self._optimizer = accelerator, model, optimizer
         model.to(accelerator.device)
         before, self._aliases = unique_parameters(model)
+        self._frozen = frozen_names(model)
         self._plain = _remember(model)
         mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
         half = config.precision == "bf16"
@@ -65,8 +64,7 @@ class FSDPEngine(Engine):
             param_dtype=torch.bfloat16 if half else None,
             reduce_dtype=torch.float32 if half else None,
         )
-        for parameter in model.parameters():  # rows of channels_last weights are not contiguous
-            parameter.data = parameter.data.contiguous()
+        make_contiguous(model)
         for unit in [*getattr(model, "blocks", []), model]:
             fully_shard(unit, mesh=mesh, mp_policy=policy)
         self._parameters, _ = unique_parameters(model)
@@ -75,8 +73,7 @@ class FSDPEngine(Engine):
             group["params"] = [now[id(parameter)] for parameter in group["params"]]
         assert isinstance(model, FSDPModule)
         # Gloo knows no mean; the sum over processes is divided here instead.
-        self._divide = accelerator.device.type == "cpu"
-        if self._divide:
+        if accelerator.device.type == "cpu":
             model.set_force_sum_reduction_for_comms(True)
         self.model = model
         self.together = f"FSDP over {dist.get_backend()}"
@@ -109,7 +106,7 @@ class FSDPEngine(Engine):
         is_main = self._accelerator.is_main_process
         weights: dict[str, Tensor] = {}
         for name, value in self._own.state_dict().items():
-            if name in self._aliases or self._is_frozen(name):
+            if name in self._aliases or name in self._frozen:
                 continue
             full = _full(value)
             if is_main:
@@ -174,10 +171,6 @@ class FSDPEngine(Engine):
 
     def _trained(self) -> list[nn.Parameter]:
         return [p for p in self._parameters.values() if p.requires_grad]
-
-    def _is_frozen(self, name: str) -> bool:
-        parameter = self._parameters.get(name)
-        return parameter is not None and not parameter.requires_grad
 
 
 def _full(value: Any) -> Any:

@@ -31,17 +31,20 @@ from deepspeed.utils import (
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from course_utils.errors import CourseError
 from course_utils.training.config import TrainConfig
 from course_utils.training.engines.base import (
     Engine,
     Whole,
+    make_contiguous,
     numbered,
+    refuse_other_precisions,
     refuse_whole_matrices,
     to_main_memory,
     unique_parameters,
 )
+from course_utils.training.precision import COMPUTE_DTYPE
 from course_utils.training.processes import release
+from course_utils.training.weights import frozen_names
 
 
 class ZeroEngine(Engine):
@@ -58,20 +61,14 @@ class ZeroEngine(Engine):
     ) -> None:
         stage = accelerator.deepspeed_plugin.zero_stage
         refuse_whole_matrices(optimizer, f"ZeRO-{stage}")
-        if config.precision in ("fp16", "fp8"):
-            raise CourseError(
-                f'precision "{config.precision}" is not supported under DeepSpeed here: '
-                'choose "bf16" or "no".'
-            )
+        refuse_other_precisions(config.precision, "DeepSpeed")
         self._accelerator, self._own = accelerator, model
-        self._optimizer = optimizer
         self._numbered = numbered(optimizer)
         self._groups_as_saved = optimizer.state_dict()["param_groups"]
         self._parameters, self._aliases = unique_parameters(model)
         self._buffers = {name: buffer.dtype for name, buffer in model.named_buffers()}
-        self._requested = torch.bfloat16 if config.precision == "bf16" else torch.float32
-        for parameter in model.parameters():  # channels_last is in the way of cutting and sending
-            parameter.data = parameter.data.contiguous()
+        self._frozen = frozen_names(model)
+        make_contiguous(model)
         _set_up(accelerator.deepspeed_plugin.deepspeed_config, model, config)
         logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
         with contextlib.redirect_stdout(io.StringIO()):  # it prints its whole configuration
@@ -80,7 +77,7 @@ class ZeroEngine(Engine):
         self.splits_weights = self._engine.zero_optimization_stage() == 3
         self.model = self._engine
         self.together = f"DeepSpeed ZeRO-{stage} over {torch.distributed.get_backend()}"
-        self._hook = model.register_forward_pre_hook(_cast_inputs(self._requested))
+        self._hook = model.register_forward_pre_hook(_cast_inputs(COMPUTE_DTYPE[config.precision]))
 
     @property
     def groups(self) -> list[dict[str, Any]]:
@@ -108,9 +105,10 @@ class ZeroEngine(Engine):
                     weights[name] = to_main_memory(full).view(self._shape(parameter))
         state: dict[int, dict[str, Any]] = {}
         self._link_state()
+        keys = self._split_keys()
         for number, parameter in enumerate(self._numbered):
             entry = self._shared_state()  # copies: shared, a step would count once per parameter
-            for key in self._split_keys():
+            for key in keys:
                 full = safe_get_full_optimizer_state(parameter, key)
                 if is_main:
                     entry[key] = to_main_memory(full).view(self._shape(parameter))
@@ -118,8 +116,9 @@ class ZeroEngine(Engine):
                 state[number] = entry
         if not is_main:
             return None
-        kept = {n: b for n, b in self._own.state_dict().items() if n in self._buffers}
-        weights |= {n: to_main_memory(b).to(self._buffers[n]) for n, b in kept.items()}
+        saved = self._own.state_dict().keys() & self._buffers.keys() - self._frozen
+        buffers = dict(self._own.named_buffers())
+        weights |= {n: to_main_memory(buffers[n]).to(self._buffers[n]) for n in sorted(saved)}
         now = iter(self.groups)  # without the groups that were empty
         groups = [
             {**group, "lr": next(now)["lr"]} if group["params"] else group
@@ -138,8 +137,9 @@ class ZeroEngine(Engine):
         if optimizer["state"]:
             self._make_state(optimizer["state"][0])
             self._link_state()
+        keys = self._split_keys()
         for number, parameter in enumerate(self._numbered):
-            for key in self._split_keys():
+            for key in keys:
                 value = optimizer["state"][number][key].to(self._accelerator.device)
                 safe_set_full_optimizer_state(parameter, value, key)
 
