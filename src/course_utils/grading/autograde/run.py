@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -134,7 +135,7 @@ def _grade_lessons(
             graded = workers.run(
                 tasks,
                 jobs or os.cpu_count() or 1,
-                lambda plan=plan, door=door: workers.start(plan, door, secret),  # type: ignore[misc]
+                partial(workers.start, plan, door, secret),
                 zygote.limits.wall,
             )
             for one, answer in graded:

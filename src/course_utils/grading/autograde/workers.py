@@ -5,6 +5,7 @@ and is replaced when it dies or does not come back: no submission can stop the o
 """
 
 import contextlib
+import gc
 import json
 import os
 import resource
@@ -79,8 +80,8 @@ class Worker:
             os.waitpid(self.pid, 0)
 
 
-def start(plan: LessonPlan, door: Door, secret: int) -> Worker:
-    """Fork a worker for one lesson."""
+def start(plan: LessonPlan, door: Door, secret: int, core: int | None = None) -> Worker:
+    """Fork a worker for one lesson, which keeps to one core if that is given."""
     ours, theirs = socket.socketpair()
     pid = os.fork()
     if pid:
@@ -93,6 +94,9 @@ def start(plan: LessonPlan, door: Door, secret: int) -> Worker:
         os.closerange(3, theirs.fileno())
         os.closerange(theirs.fileno() + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the grader decides when to stop
+        if core is not None:
+            os.sched_setaffinity(0, {core})
+        gc.freeze()  # what the grader had made is not the worker's to look through
         _work(theirs, plan, door, secret)
         code = 0
     finally:
@@ -116,20 +120,37 @@ def _work(connection: socket.socket, plan: LessonPlan, door: Door, secret: int) 
             lines.flush()
 
 
+def _cores(jobs: int) -> list[int | None]:
+    """Each worker's core, if together they take all of them.
+
+    A worker and the child that it talks to take turns, so one core is enough for both, and to wake
+    another one takes longer than most calls.
+    """
+    cores = sorted(os.sched_getaffinity(0))
+    return [cores[i % len(cores)] if jobs >= len(cores) else None for i in range(jobs)]
+
+
 def run(
     tasks: list[tuple[Found, SubmissionGrade | None]],
     jobs: int,
-    launch: Callable[[], Worker],
+    launch: Callable[[int | None], Worker],
     most_seconds: float,
 ) -> Iterator[tuple[Found, SubmissionGrade | None]]:
     """Grade all tasks, as they come; None for one that two workers in turn did not survive.
+
+    Args:
+        tasks: submissions with their earlier records.
+        jobs: how many workers.
+        launch: starts one on a core, or anywhere.
+        most_seconds: that a submission may take.
 
     Raises:
         CourseError: when a worker met a problem that is the grader's own.
     """
     queue = list(reversed(tasks))
     tried: dict[Found, int] = {}
-    workers = [launch() for _ in range(max(1, min(jobs, len(tasks))))]
+    cores = _cores(max(1, min(jobs, len(tasks))))
+    workers = [launch(core) for core in cores]
     earlier = dict(tasks)
 
     def feed(worker: Worker) -> None:
@@ -162,7 +183,8 @@ def run(
                         yield task, from_plain(answer["record"]) if "record" in answer else None
                 if gone:
                     worker.end()
-                    workers[workers.index(worker)] = fresh = launch()
+                    place = workers.index(worker)
+                    workers[place] = fresh = launch(cores[place])
                     tried[task] = tried.get(task, 0) + 1
                     if tried[task] < 2:
                         queue.append((task, earlier[task]))

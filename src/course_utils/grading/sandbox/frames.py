@@ -21,7 +21,7 @@ from torch import Tensor
 
 MAX_JSON, MAX_TENSORS = 8 * 2**20, 64 * 2**20
 _HEAD = struct.Struct("!II")
-_LARGE = 2**16
+_LARGE, _MOST = 2**16, 2**20
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, check_circular=False).encode
 
 # safetensors' names for what may cross.
@@ -83,31 +83,34 @@ def receive(source: socket.socket) -> tuple[Any, list[Tensor]]:
         Closed: when the other side is gone.
         WireError: when it is malformed or too large.
     """
-    n_head, n_body = _HEAD.unpack(_exactly(source, _HEAD.size))
+    data = _at_least(source, bytearray(), _HEAD.size)
+    n_head, n_body = _HEAD.unpack_from(data)
     if n_head > MAX_JSON or n_body > MAX_TENSORS:
         raise WireError(f"a message of {n_head + n_body} bytes is too large")
-    head = _exactly(source, n_head)
-    body = _exactly(source, n_body)
+    body = _HEAD.size + n_head
+    data = _at_least(source, data, body + n_body)
+    if len(data) > body + n_body:
+        raise WireError("the sides take turns, and this is more than one message")
+    head = data[_HEAD.size : body]
     try:
         message = json.loads(head.decode("utf-8", "surrogatepass"))
     except (ValueError, RecursionError) as error:
         raise WireError(f"not JSON: {type(error).__name__}") from None
-    return message, _unpack(body) if n_body else []
+    return message, _unpack(data[body:]) if n_body else []
 
 
-def _exactly(source: socket.socket, n: int) -> bytearray:
-    data = bytearray(n)
-    view, filled = memoryview(data), 0
-    while filled < n:
+def _at_least(source: socket.socket, data: bytearray, n: int) -> bytearray:
+    """Go on reading until there are `n` bytes; a small message comes in one piece."""
+    while len(data) < n:
         try:
-            got = source.recv_into(view[filled:])
+            got = source.recv(min(max(_LARGE, n - len(data)), _MOST))
         except TimeoutError:
             raise Stalled("a message began and did not go on") from None
         except ConnectionError as error:
             raise Closed(str(error)) from None
-        if got == 0:
+        if not got:
             raise Closed("the other side closed the connection")
-        filled += got
+        data += got
     return data
 
 

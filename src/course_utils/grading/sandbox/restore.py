@@ -6,6 +6,29 @@ from typing import Any
 
 from course_utils.grading.sandbox import refused
 
+# Where the library has the empty version of a symbol: (module, symbol) to namespaces and keys.
+_places: dict[tuple[str, str], list[tuple[dict[str, Any], str]]] = {}
+
+
+def empty_ones(symbols: list[tuple[str, str]]) -> None:
+    """Hide these symbols of the library's, and remember every name under which it has them.
+
+    Called before the fork: to look through all modules touches thousands of objects, and each that
+    a child touches is a page that it has to copy.
+
+    Args:
+        symbols: pairs of a module's name and a symbol in it.
+    """
+    wanted = {id(vars(sys.modules[name])[symbol]): (name, symbol) for name, symbol in symbols}
+    for module_name, module in list(sys.modules.items()):
+        if module_name.startswith("course_utils"):
+            for key, value in list(vars(module).items()):
+                found = wanted.get(id(value))
+                if found is not None:
+                    _places.setdefault(found, []).append((vars(module), key))
+                    if key == found[1]:
+                        refused.hide(module, key)
+
 
 def restore(module_name: str, symbol: str, source: str, holes: list[str]) -> Any:
     """Define the library's own version, wherever the library has the empty one.
@@ -29,11 +52,9 @@ def restore(module_name: str, symbol: str, source: str, holes: list[str]) -> Any
             setattr(empty, hole, method)
             _mean_itself(method, whole, empty)
         return empty
-    for name, other in list(sys.modules.items()):
-        if name.startswith("course_utils"):
-            for key, value in list(vars(other).items()):
-                if value is empty:
-                    vars(other)[key] = whole
+    for place, key in _places[module_name, symbol]:
+        if place[key] is empty:
+            place[key] = whole
     return whole
 
 

@@ -107,7 +107,8 @@ def prepare(config: dict[str, Any]) -> dict[str, Any]:
 
     torch.set_num_threads(1)
     import course_utils
-    from course_utils.grading.sandbox import child, refused  # noqa: F401
+    from course_utils.grading.sandbox import child  # noqa: F401
+    from course_utils.grading.sandbox.restore import empty_ones
 
     vars(course_utils).update(check=_not_here, verified=_hand_on)
     for module in modules:
@@ -119,15 +120,7 @@ def prepare(config: dict[str, Any]) -> dict[str, Any]:
         for index, source in enumerate(config["setup"]):
             exec(compile(source, f"<set-up cell {index}>", "exec"), namespace)
     warm_up()
-    empty = {}
-    for module in modules:
-        for symbol in module["symbols"]:
-            empty[symbol] = vars(sys.modules[module["name"]])[symbol]
-    for name, other in list(sys.modules.items()):
-        if name.startswith("course_utils"):
-            for symbol, value in empty.items():
-                if vars(other).get(symbol) is value:
-                    refused.hide(other, symbol)
+    empty_ones([(module["name"], symbol) for module in modules for symbol in module["symbols"]])
     return namespace
 
 
