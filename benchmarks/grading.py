@@ -89,8 +89,8 @@ def checks_alone(plan: LessonPlan) -> None:
 def main() -> None:
     quick = quick_option(__doc__)
     torch.set_num_threads(1)
+    about, record = machine(), Record("grading", keep=not quick)
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # as a worker of `course grade`
-    record = Record("grading", keep=not quick)
     plan = lesson_plan(LESSON)
     times = 10 if quick else 60
     with (
@@ -125,7 +125,7 @@ def main() -> None:
     print(f"  its checks alone             {alone:7.1f} ms")
     print(f"  beyond them                  {whole - alone:7.1f} ms")
     record.finish(
-        machine(), sandbox=level, call_ms=call, child_ms=child, submission_ms=whole,
+        about, sandbox=level, call_ms=call, child_ms=child, submission_ms=whole,
         checks_ms=alone, beyond_ms=whole - alone,
     )  # fmt: skip
 
