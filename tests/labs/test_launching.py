@@ -98,7 +98,7 @@ def test_offloading_without_a_gpu_is_refused_before_any_work(tmp_path: Path) -> 
 
 @pytest.mark.slow
 def test_a_lost_worker_ends_the_run_which_then_goes_on(tmp_path: Path) -> None:
-    """The launcher does not wait for ever, and the same command takes the run up again."""
+    """The launcher does not wait for ever; it takes the run up again itself, or is asked to."""
     script = tmp_path / "lab.py"
     script.write_text(LOSES_A_WORKER)
     options = ["--recipe", "mnist-smoke", "--precision", "no", "--resume"]
@@ -108,11 +108,19 @@ def test_a_lost_worker_ends_the_run_which_then_goes_on(tmp_path: Path) -> None:
     again = run(tmp_path, command("multi_cpu", script, *options))
     assert again.returncode == 0, again.stderr
     assert "going on from step-000000" in again.stdout
+    words = command("multi_cpu", script, *options, "--name", "restarted")
+    (tmp_path / "lost").unlink()
+    itself = run(tmp_path, [*words[:4], "--max_restarts", "1", *words[4:]])
+    assert itself.returncode == 0, itself.stderr
+    assert "going on from step-000000" in itself.stdout
+    assert (tmp_path / "lost").exists()
     whole = run(tmp_path, command("multi_cpu", "mnist.py", *options, "--name", "whole"))
     assert whole.returncode == 0, whole.stderr
-    final = [metrics(tmp_path / name)[-1] for name in ("mnist-smoke", "whole")]
-    assert final[0]["loss"] == pytest.approx(final[1]["loss"], rel=1e-5)
-    assert final[0]["val_loss"] == pytest.approx(final[1]["val_loss"], rel=1e-5)
+    final = metrics(tmp_path / "whole")[-1]
+    for name in ("mnist-smoke", "restarted"):
+        last = metrics(tmp_path / name)[-1]
+        assert last["loss"] == pytest.approx(final["loss"], rel=1e-5)
+        assert last["val_loss"] == pytest.approx(final["val_loss"], rel=1e-5)
 
 
 class TwoMachines:

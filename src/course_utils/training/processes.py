@@ -20,6 +20,7 @@ from torch import nn
 
 from course_utils.errors import CourseError
 from course_utils.training.config import Precision
+from course_utils.training.rendezvous import THIS_ATTEMPT
 
 T = TypeVar("T")
 
@@ -98,9 +99,9 @@ class Processes:
         """
         if under_deepspeed() and _on_cpu():
             _prepare_deepspeed_for_cpus()
-            state = PartialState(cpu=False, backend="gloo")
+            state = PartialState(cpu=False, backend="gloo", init_method=THIS_ATTEMPT)
         else:
-            state = PartialState(cpu=_on_cpu())
+            state = PartialState(cpu=_on_cpu(), init_method=THIS_ATTEMPT)
         launched = int(os.environ.get("WORLD_SIZE", "1"))
         if state.num_processes != launched:
             raise CourseError(
