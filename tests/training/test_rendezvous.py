@@ -18,14 +18,15 @@ def test_an_attempt_does_not_see_what_the_one_before_left(monkeypatch: pytest.Mo
     ):
         monkeypatch.setenv(name, value)
 
-    def found(attempt: int) -> Store:
+    def found(attempt: int, **given: int) -> Store:
         monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", str(attempt))
-        store, rank, count = next(rendezvous(THIS_ATTEMPT))
+        store, rank, count = next(rendezvous(THIS_ATTEMPT, **given))
         assert (rank, count) == (0, 2)
         return store
 
     found(0).set("address", "of one that is gone")
     assert not found(1).check(["address"])
+    assert not found(1, rank=0, world_size=2).check(["address"])
     found(1).set("address", "here")
     assert found(1).get("address") == b"here"
     assert found(0).get("address") == b"of one that is gone"

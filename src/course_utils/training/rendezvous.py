@@ -19,7 +19,8 @@ THIS_ATTEMPT = "attempt://"
 
 def _this_attempt(url: str, **options: Any) -> Iterator[tuple[Store, int, int]]:
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    for store, rank, count in rendezvous(url.replace(THIS_ATTEMPT, "env://"), **options):
+    # The url may have come to be attempt:?rank=… on its way.
+    for store, rank, count in rendezvous(url.replace("attempt:", "env:", 1), **options):
         yield PrefixStore(f"attempt_{attempt}", store), rank, count
 
 
