@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from measuring import Record, machine, quick_option
+from measuring import Record, machine, model_that_varies, quick_option
 
 from course_utils.generation.engine import generate
 from course_utils.generation.fused import FusedGPT
@@ -27,17 +27,6 @@ CONFIG = PRESETS["minimind-26m"]
 PROMPT, NEW = 16, 256
 THEIRS, OURS, JOINED, UNCACHED = "transformers", "ours", "ours, joined", "ours, without a cache"
 Prompts = list[list[int]]
-
-
-def model_that_varies() -> GPT:
-    """Random weights, larger than at the start of training: then the text does not repeat."""
-    torch.manual_seed(0)
-    model = GPT(CONFIG).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim > 1:
-                parameter.normal_(std=0.06)
-    return model
 
 
 def by_transformers(model: Any, prompts: Prompts) -> Prompts:
@@ -67,7 +56,7 @@ def without_cache(model: GPT, prompts: Prompts) -> Prompts:
 
 
 def sides(dtype: str) -> dict[str, Callable[[Prompts], Prompts]]:
-    model = model_that_varies().to(getattr(torch, dtype))
+    model = model_that_varies(CONFIG).to(getattr(torch, dtype))
     return {
         THEIRS: partial(by_transformers, to_hf(model)),
         OURS: partial(with_cache, model),

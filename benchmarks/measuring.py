@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from course_utils.doctor.machine import read_cpu
+from course_utils.models.gpt import GPT, GPTConfig
 from course_utils.training.durable import write_whole
 
 RESULTS = Path(__file__).parent / "results"
@@ -42,6 +43,17 @@ def machine(*packages: str) -> dict[str, object]:
         "python": sys.version.split()[0],
         **{name: version(name) for name in ("torch", *packages)},
     }
+
+
+def model_that_varies(config: GPTConfig) -> GPT:
+    """Random weights, larger than at the start of training: then what it writes does not repeat."""
+    torch.manual_seed(0)
+    model = GPT(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.normal_(std=0.06)
+    return model
 
 
 def peak_megabytes(make: Callable[..., Callable[[], Any]], *arguments: Any) -> float:

@@ -29,11 +29,11 @@ from urllib.request import urlopen
 
 import openai
 import torch
-from measuring import Record, machine
+from measuring import Record, machine, model_that_varies
 from openai import AsyncOpenAI
 
 from course_utils.generation.fused import FusedGPT
-from course_utils.models.gpt import GPT, PRESETS
+from course_utils.models.gpt import PRESETS
 from course_utils.serving.app import make_app
 from course_utils.serving.engine import Engine
 from course_utils.serving.latency import percentile
@@ -55,13 +55,8 @@ def two_letter_tokenizer() -> FastBPE:
 
 
 def serve(dtype: str, announce: Connection) -> None:
-    """The server's process: random weights, larger than at the start of training."""
-    torch.manual_seed(0)
-    model = GPT(CONFIG).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim > 1:
-                parameter.normal_(std=0.06)
+    """The server's process."""
+    model = model_that_varies(CONFIG)
     speaker = Speaker("26m", FusedGPT(model, DTYPES[dtype]), two_letter_tokenizer(), chats=False)
     listening = listen("127.0.0.1", 0)
     with Engine(speaker, n_slots=SLOTS, capacity=512) as engine:

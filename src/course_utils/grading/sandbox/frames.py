@@ -13,6 +13,7 @@ import json
 import math
 import socket
 import struct
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -43,7 +44,7 @@ class Closed(WireError):
 
 
 class Stalled(WireError):
-    """The other side stopped in the middle of a message."""
+    """The other side takes or gives a part of a message, and not the rest."""
 
 
 def carried(dtype: torch.dtype) -> bool:
@@ -56,6 +57,7 @@ def send(to: socket.socket, message: Any, tensors: Sequence[Tensor] = ()) -> Non
 
     Raises:
         Closed: when nobody reads any more.
+        Stalled: when the socket has a time limit, and nobody reads so long.
         WireError: when it is larger than the other side would take.
     """
     text = _encode(message)
@@ -72,23 +74,29 @@ def send(to: socket.socket, message: Any, tensors: Sequence[Tensor] = ()) -> Non
             to.sendall(_HEAD.pack(len(head), size) + head)
             for part in parts:
                 to.sendall(part)
+    except TimeoutError:
+        raise Stalled("the other side does not read") from None
     except OSError as error:
         raise Closed(str(error)) from None
 
 
-def receive(source: socket.socket) -> tuple[Any, list[Tensor]]:
+def receive(source: socket.socket, until: float | None = None) -> tuple[Any, list[Tensor]]:
     """Read one message.
+
+    Args:
+        until: when to give up, by `time.monotonic`; None waits for ever.
 
     Raises:
         Closed: when the other side is gone.
+        Stalled: when the message is not complete by then.
         WireError: when it is malformed or too large.
     """
-    data = _at_least(source, bytearray(), _HEAD.size)
+    data = _at_least(source, bytearray(), _HEAD.size, until)
     n_head, n_body = _HEAD.unpack_from(data)
     if n_head > MAX_JSON or n_body > MAX_TENSORS:
         raise WireError(f"a message of {n_head + n_body} bytes is too large")
     body = _HEAD.size + n_head
-    data = _at_least(source, data, body + n_body)
+    data = _at_least(source, data, body + n_body, until)
     if len(data) > body + n_body:
         raise WireError("the sides take turns, and this is more than one message")
     head = data[_HEAD.size : body]
@@ -99,9 +107,13 @@ def receive(source: socket.socket) -> tuple[Any, list[Tensor]]:
     return message, _unpack(data[body:]) if n_body else []
 
 
-def _at_least(source: socket.socket, data: bytearray, n: int) -> bytearray:
+def _at_least(
+    source: socket.socket, data: bytearray, n: int, until: float | None = None
+) -> bytearray:
     """Go on reading until there are `n` bytes; a small message comes in one piece."""
     while len(data) < n:
+        if until is not None:  # for each piece anew: they may come one byte at a time
+            source.settimeout(max(0.001, until - time.monotonic()))
         try:
             got = source.recv(min(max(_LARGE, n - len(data)), _MOST))
         except TimeoutError:

@@ -291,11 +291,13 @@ class Session:
         self.wall_deadline = min(self.wall_deadline + 10 * PER_CALL, last)
         if not self.alive:
             raise Died("the learner's process is gone")
+        self.connection.settimeout(max(1.0, self.wall_deadline - time.monotonic()))
         try:
             send(self.connection, message, tensors)
             while True:
                 self._wait()
-                answer, found = receive(self.connection)
+                # A message that begins and does not go on must not hold us either.
+                answer, found = receive(self.connection, self.wall_deadline + 0.1)
                 if type(answer) is not dict or answer.get("op") not in (
                     "return",
                     "raise",
@@ -332,8 +334,6 @@ class Session:
                 self.close()
                 raise TimeUp
             if poll.poll(max(1.0, left * 1000)):
-                # A message that begins and does not go on must not hold us either.
-                self.connection.settimeout(max(0.1, self.wall_deadline - time.monotonic()))
                 return
 
     def _cpu(self) -> float:
