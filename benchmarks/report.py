@@ -252,6 +252,9 @@ def against_nbgrader(result: dict[str, Any]) -> list[str]:
         lines.append(f"| {name} | {row['deserved']:g} | {row['nbgrader']:g} | {row['ours']:g} |")
     lines += [
         "",
+        "(*noisy* is right and also writes to stderr, *broken* does not run, *mixed* is right, "
+        "wrong and blank by turns.)",
+        "",
         f"A submission takes nbgrader {work['stock_s']:.1f} s and ours "
         f"{1000 * work['ours_s']:,.0f} ms (of {work['submissions']}, start included): "
         f"{result['ratio']:.0f} times as fast.",
