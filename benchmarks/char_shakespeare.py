@@ -6,7 +6,8 @@
 Both models have 4 layers, are 128 wide, have 4 heads and see 64 characters. The recipe (nanoGPT's
 README, "I only have a macbook"; its model is GPT-2's) takes 2000 steps of 12 rows with AdamW. Ours
 is the course's GPT under the course's trainer, with Muon and AdamW, bf16 and batches of 32; its
-steps are as many as fit into a share of the recipe's time, at the pace of a trial run.
+steps are as many as fit into a share of the recipe's time, at the pace of a trial run; a run that
+took longer is done again with fewer.
 
 The set is like tiny-shakespeare: the first 1,115,394 characters of the plays, the last tenth held
 out. Both are measured on all of that, in rows of 64, with the clock stopped. A benchmark that was
@@ -41,8 +42,9 @@ from course_utils.training.trainer import Trainer
 
 CHARACTERS, CONTEXT = 1_115_394, 64
 RECIPE_STEPS = 2000
-SHARES = {"ours, a fifth of the time": 0.2, "ours, the same time": 0.97}
-PACE_STEPS = 60
+# The share of the recipe's time to aim at, and the most.
+SHARES = {"ours, a fifth of the time": (0.2, 0.25), "ours, the same time": (0.97, 1.0)}
+PACE_STEPS, TRIES = 60, 4
 BATCH = 32
 OPTIMIZER = {"lr": 0.01, "lr_muon": 0.02, "weight_decay": 0.0, "beta2": 0.95, "momentum": 0.9}
 
@@ -184,6 +186,17 @@ def by_trainer(seed: int, steps: int) -> dict[str, Any]:
     }
 
 
+def within(record: Record, name: str, seed: int, pace: float, aim: float, most: float) -> Any:
+    """A run of about `aim` seconds, and no more than `most`; `pace` is in seconds per step."""
+    for tried in range(TRIES):
+        again = f" ({tried + 1})" if tried else ""
+        run = record(name + again, partial(by_trainer, seed, int(aim / pace)))
+        if run["seconds"] <= most:
+            return run
+        pace = run["seconds"] / run["steps"]
+    raise SystemExit("This machine is too noisy for a fair comparison: try again when it is quiet.")
+
+
 def main() -> None:
     quick = quick_option(__doc__)
     seeds = [0] if quick else [0, 1, 2]
@@ -193,9 +206,9 @@ def main() -> None:
         recipe = record(f"nanoGPT's recipe, seed {seed}", partial(by_recipe, seed))
         runs.setdefault("nanoGPT's recipe", []).append(recipe)
         pace = record(f"pace, seed {seed}", partial(by_trainer, seed, PACE_STEPS))
-        for way, share in SHARES.items():
-            steps = int(share * recipe["seconds"] / pace["seconds_per_step"])
-            run = record(f"{way}, seed {seed}", partial(by_trainer, seed, steps))
+        for way, (aim, most) in SHARES.items():
+            seconds = [share * recipe["seconds"] for share in (aim, most)]
+            run = within(record, f"{way}, seed {seed}", seed, pace["seconds_per_step"], *seconds)
             runs.setdefault(way, []).append(run)
 
     about = machine("accelerate", "numpy")

@@ -1,7 +1,8 @@
 """Grading a simulated class: is every score as constructed, how long does it take, how much memory?
 
-    python benchmarks/simulated_class.py                      300 submissions of all lessons
-    python benchmarks/simulated_class.py --quick              30 of them, written nowhere
+    python benchmarks/simulated_class.py                      300 students, each lesson of each
+    python benchmarks/simulated_class.py --submissions 300    of all lessons; written nowhere
+    python benchmarks/simulated_class.py --quick              30 submissions, written nowhere
     python benchmarks/simulated_class.py --quick --keep DIR   keep submissions and reports there
 
 The class is made of the library's solutions, known mistakes, blanks, broken cells and notebooks
@@ -26,9 +27,11 @@ import psutil
 from measuring import Record, machine
 
 from course_utils.grading.autograde import simulated
+from course_utils.grading.autograde.plan import lesson_names
 from course_utils.grading.exercise import find_exercise
 from course_utils.paths import course_root
 
+STUDENTS = 300
 SEED = 2026  # the grader's; no submission can know it
 JOBS = 2
 
@@ -115,10 +118,10 @@ def differences(folder: Path) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="30 submissions; nothing is written")
-    parser.add_argument("--submissions", type=int, help="default: 300, with --quick 30")
+    parser.add_argument("--submissions", type=int, help="so many in all; nothing is written")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="an empty folder for the class")
     arguments = parser.parse_args()
-    count = arguments.submissions or (30 if arguments.quick else 300)
+    count = arguments.submissions or (30 if arguments.quick else STUDENTS * len(lesson_names()))
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.keep or Path(temporary)
         hostile = [] if arguments.quick else attacks()
@@ -134,7 +137,7 @@ def main() -> None:
         print(f"{taken['seconds']:.0f} s, {taken['megabytes']:,.0f} MB", flush=True)
         again = grade(folder)
     print(f"once more, with nothing changed: {again['seconds']:.1f} s")
-    record = Record("simulated-class", keep=not arguments.quick and count == 300)
+    record = Record("simulated-class", keep=not (arguments.quick or arguments.submissions))
     record.finish(
         machine(),
         submissions=count,

@@ -1,6 +1,7 @@
 """Lesson 06, a tiny GPT: norm, feed-forward, block, model, first weights, counting."""
 
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import torch
@@ -798,6 +799,7 @@ INITIALISE = Exercise(
 PARTS = ("embedding", "attention", "mlp", "norms")
 
 
+@cache
 def counted(config: GPTConfig) -> dict[str, int]:
     """What a real model holds (on the meta device, where tensors have shapes only)."""
     with torch.device("meta"):

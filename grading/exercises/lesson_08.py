@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from course_utils.generation.sampling import keep_top_k, keep_top_p
-from course_utils.grading import Exercise, Mutant, assert_close, assert_equal
+from course_utils.grading import Exercise, Mutant, answers, assert_close, assert_equal
 from course_utils.models.gpt import GPT, GPTConfig, KVCache
 
 SMALL = GPTConfig(
@@ -595,7 +595,8 @@ def first_token_is_the_targets(student: Any, rng: torch.Generator) -> None:
         rows = torch.tensor([draft])
         target = torch.tensor([[0.2, 0.4, 0.4], [1.0, 0.0, 0.0]])
         guesses = torch.multinomial(rows[0], TRIALS, replacement=True, generator=rng)
-        first = [student(guess, rows, target, rng)[0] for guess in guesses.split(1)]
+        calls = [(guess, rows, target, rng) for guess in guesses.split(1)]
+        first = [found[0] for found in answers(student, calls)]
         message = f"Target .2 .4 .4, draft {draft}: how often each token comes first is off"
         assert_equal(shares(first, 3), [0.2, 0.4, 0.4], message)
 
@@ -606,10 +607,9 @@ def last_token_is_the_targets(student: Any, rng: torch.Generator) -> None:
     target = torch.cat((draft, torch.tensor([[0.4, 0.0, 0.6]])))
     guesses = torch.tensor([1, 2])
     last = []
-    for _ in range(TRIALS):
-        found = list(student(guesses, draft, target, rng))
-        assert_equal(found[:-1], [1, 2], "Draft and target agree: both guesses must be kept")
-        last.append(found[-1])
+    for found in answers(student, [(guesses, draft, target, rng)] * TRIALS):
+        assert_equal(list(found)[:-1], [1, 2], "Draft and target agree: both guesses must be kept")
+        last.append(list(found)[-1])
     message = "Last row .4 0 .6: how often each token comes last is off"
     assert_equal(shares(last, 3), [0.4, 0.0, 0.6], message)
 

@@ -15,7 +15,9 @@ from course_utils.grading.autograde.borrowed import borrowed
 from course_utils.grading.exercise import Exercise, all_exercises, find_exercise
 from course_utils.grading.feedback import alike
 from course_utils.grading.judge import run_check
+from course_utils.grading.many import answers
 from course_utils.grading.mutants import apply, build
+from course_utils.grading.sandbox.frames import WireError
 from course_utils.grading.sandbox.session import Session, Zygote
 from course_utils.grading.timelimit import time_limit
 
@@ -133,5 +135,50 @@ def test_what_a_call_changes_is_changed_here_and_nothing_else(zygote: Zygote) ->
         assert optimizer.param_groups[0]["lr"] == 0.25
         # How much memory the grader takes is not the learner's to say.
         assert model.in_features == 3
+    finally:
+        session.close()
+
+
+DRAW = """
+def draw(sizes, generator):
+    if not sizes:
+        raise ValueError("nothing to draw")
+    return [torch.rand(size, generator=generator) for size in sizes]
+"""
+
+
+def test_many_answers_are_those_of_call_after_call(zygote: Zygote) -> None:
+    calls = [[3], [1, 2], [2], [3, 3, 1]]
+    alone, together = (torch.Generator().manual_seed(5) for _ in range(2))
+    session = Session(zygote)
+    try:
+        assert session.run_cell("import torch\n" + DRAW, "<test>", "draw") == ("", "function")
+        with session.time_limit():
+            student = session.student()
+            expected = [student(sizes, alone) for sizes in calls]
+            found = answers(student, [(sizes, together) for sizes in calls])
+            assert [[x.tolist() for x in one] for one in found] == [
+                [x.tolist() for x in one] for one in expected
+            ]
+            assert torch.equal(alone.get_state(), together.get_state())
+            assert answers(student, []) == []
+            with pytest.raises(ValueError, match="nothing to draw"):
+                answers(student, [([1], together), ([], together)])
+        assert answers(divmod, [(7, 2), (9, 4)]) == [(3, 1), (2, 1)]
+    finally:
+        session.close()
+
+
+def test_too_few_answers_end_the_conversation(zygote: Zygote) -> None:
+    session = Session(zygote)
+    source = (
+        "from course_utils.grading.sandbox.child import Child\n"
+        "Child.op_calls = lambda self, message, reader: [0]\n"
+        "def same(x):\n    return x\n"
+    )
+    try:
+        session.run_cell(source, "<test>", "same")
+        with session.time_limit(), pytest.raises(WireError, match="so many answers"):
+            answers(session.student(), [(1,), (2,)])
     finally:
         session.close()

@@ -81,6 +81,34 @@ def test_what_formgrader_shows(records, out):
     assert path(out, student, LESSON).is_file()
 
 
+def test_the_notebooks_are_the_released_ones_with_what_was_handed_in(records):
+    import nbformat
+
+    from course_utils.grading.autograde.outputs import autograded
+
+    records, student = with_answer(records, "An <b>answer</b>.")
+    record = next(r for r in records if (r.student, r.lesson) == (student, LESSON))
+    made = nbformat.reads(autograded.notebook(record), as_version=4)
+    nbformat.validate(made)
+    assert made.metadata == released(LESSON).metadata and made.nbformat_minor >= 5
+    graded = {one.exercise: one for one in record.exercises}
+    seen = set()
+    for cell, handed_out in zip(made.cells, released(LESSON).cells, strict=True):
+        ours = cell.metadata.get("course", {})
+        if ours.get("role") == "answer":
+            assert cell.source == "An &lt;b>answer&lt;/b>."
+        elif ours.get("role") == "solution" and ours["exercise"] in graded:
+            assert cell.source.strip() == graded[ours["exercise"]].source.strip()
+            seen.add(ours["exercise"])
+        elif ours.get("role") == "check" and ours["exercise"] in graded:
+            [printed, score] = cell.outputs
+            assert printed.text == autograded.verdict(graded[ours["exercise"]])
+            assert score.data["text/plain"] == str(graded[ours["exercise"]].score)
+        else:
+            assert cell == handed_out
+    assert seen == set(graded)
+
+
 def test_marks_given_by_hand_stay(records, out):
     records, student = with_answer(records, "An answer.")
     write_all(out, records)

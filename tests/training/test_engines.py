@@ -197,9 +197,13 @@ def refusals_under(runs: Path, engine: str) -> None:
     with pytest.raises(CourseError, match='precision "fp16" is not supported under FSDP'):
         toy_trainer(runs, precision="fp16").train()
     with pytest.raises(CourseError, match="Writing lets the model write, which needs all its"):
-        toy_trainer(runs, task=Writing()).train()
+        toy_trainer(runs, task=Writing(), resume="never").train()
 
 
 def test_what_does_not_go_with_split_weights_is_refused(tmp_path: Path) -> None:
+    """And an earlier run of that name stays where it is."""
+    (tmp_path / "toy").mkdir()
+    (tmp_path / "toy" / "summary.json").touch()
     ended = in_processes(refusals_under, tmp_path, "fsdp", count=2, log=tmp_path / "log")
     assert ended.codes == [0, 0], ended.output
+    assert [file.name for file in (tmp_path / "toy").iterdir()] == ["summary.json"]

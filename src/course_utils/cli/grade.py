@@ -13,6 +13,8 @@ from course_utils.cli.output import console, print_table
 
 def grade(arguments: argparse.Namespace) -> int:
     """Grade; 1 when something is left for the instructor to look at."""
+    from tqdm import tqdm
+
     from course_utils.grading.autograde.outputs import write_all
     from course_utils.grading.autograde.records import FLAGGED
     from course_utils.grading.autograde.run import grade_folder
@@ -32,7 +34,10 @@ def grade(arguments: argparse.Namespace) -> int:
         )
     finally:
         close()
-    write_all(out, run.records)
+    with tqdm(
+        total=len(run.records), desc="reports", file=sys.stderr, disable=None, leave=False
+    ) as bar:
+        write_all(out, run.records, lambda done: bar.update(done - bar.n))
     statuses = run.statuses
     print_table(
         f"{len(run.records)} submissions",

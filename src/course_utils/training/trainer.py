@@ -131,10 +131,6 @@ class Trainer:
         usable afterwards and nothing of the run stays in memory.
         """
         on_main, config = self._processes.on_main, self.config
-        if self._resume_mode == "never" and (aside := on_main(self._folder.set_aside)):
-            self._report.say(f"The earlier run {config.name} was moved to {aside}.")
-        on_main(self._folder.create)
-        on_main(lambda: self._folder.write_files(self._files))
         rng.seed_everything(config.seed, self._processes.index)
         stack.callback(self._forget)
         self._accelerator = start_accelerator(config.precision)
@@ -149,6 +145,11 @@ class Trainer:
                 f"{type(self.task).__name__} lets the model write, which needs all its weights, "
                 f"and {self._engine.together} splits them: launch with zero1.yaml or zero2.yaml."
             )
+        # Only now: a run that is refused must not have moved an earlier one.
+        if self._resume_mode == "never" and (aside := on_main(self._folder.set_aside)):
+            self._report.say(f"The earlier run {config.name} was moved to {aside}.")
+        on_main(self._folder.create)
+        on_main(lambda: self._folder.write_files(self._files))
         self._step = OptimizerStep(
             self._accelerator, self._engine, self.schedule, self.task, config
         )

@@ -10,22 +10,20 @@ import linecache
 import socket
 import sys
 import traceback
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from course_utils.grading.sandbox import refused
-from course_utils.grading.sandbox.frames import Closed, WireError, carried, receive, send
-from course_utils.grading.sandbox.identity import Known, Tensors, define, make, same_bits
+from course_utils.grading.sandbox.child_values import ChildReader, ChildWriter, Method
+from course_utils.grading.sandbox.frames import Closed, WireError, receive, send
+from course_utils.grading.sandbox.identity import Tensors, define, make, same_bits
 from course_utils.grading.sandbox.naming import by_name
 from course_utils.grading.sandbox.objects import describe, fill
 from course_utils.grading.sandbox.restore import restore
-from course_utils.grading.sandbox.values import Reader, Writer
 
 MAX_PRINTED, MAX_ITERATED, MAX_SAID = 10_000, 100_000, 500
 STUDENT = 0
@@ -104,7 +102,7 @@ class Child:
             if self.depth == 0:
                 self.tensors.forget_passing()
 
-    def _send(self, answer: dict[str, Any], writer: "ChildWriter") -> None:
+    def _send(self, answer: dict[str, Any], writer: ChildWriter) -> None:
         try:
             send(self.connection, answer, writer.tensors)
         except Closed:
@@ -112,9 +110,7 @@ class Child:
         except (WireError, MemoryError) as error:
             send(self.connection, {"op": "raise", "error": self._told(error)})
 
-    def _perform(
-        self, message: dict[str, Any], tensors: list[Tensor]
-    ) -> tuple[dict, "ChildWriter"]:
+    def _perform(self, message: dict[str, Any], tensors: list[Tensor]) -> tuple[dict, ChildWriter]:
         if message.get("begin"):
             self.begin()
         lasting = message["op"] in ("get", "item", "iterate")
@@ -135,7 +131,7 @@ class Child:
 
     # --- what crosses beside a value ----------------------------------------------------------
 
-    def load(self, message: dict[str, Any], tensors: list[Tensor]) -> "ChildReader":
+    def load(self, message: dict[str, Any], tensors: list[Tensor]) -> ChildReader:
         """Bring tensors, objects and random numbers to where the grader has them."""
         reader = ChildReader(self, tensors)
         for name, source in message.get("code", ()):
@@ -177,7 +173,7 @@ class Child:
         exec(compile(source, "<the check's own>", "exec"), namespace)
         self.classes[name] = namespace[name.partition(":")[2]]
 
-    def pack(self, answer: dict[str, Any], writer: "ChildWriter") -> None:
+    def pack(self, answer: dict[str, Any], writer: ChildWriter) -> None:
         """Say what the learner's code did to what it was given."""
         objects = []
         for number, value in list(self.objects.items()):
@@ -210,7 +206,7 @@ class Child:
             answer["rng"] = writer.tensor(state)
         answer["grad"] = torch.is_grad_enabled()
 
-    def _bridge(self, writer: "ChildWriter") -> dict[str, Any]:
+    def _bridge(self, writer: ChildWriter) -> dict[str, Any]:
         """Where the gradients of these outputs lead: leaves that both sides know."""
         leaves = list(_leaves(writer.outputs))
         known = [self.tensors.find(leaf) or writer.introduce(leaf) for leaf in leaves]
@@ -223,7 +219,7 @@ class Child:
 
     # --- requests -----------------------------------------------------------------------------
 
-    def op_cell(self, message: dict[str, Any], reader: "ChildReader") -> Any:
+    def op_cell(self, message: dict[str, Any], reader: ChildReader) -> Any:
         """Run a cell that should define `symbol`; returns what went wrong, and what it defined."""
         symbol, filename, lines = message["symbol"], message["file"], message["source"].split("\n")
         kept = [line if not line.startswith(("%", "!")) else "" for line in lines]
@@ -248,14 +244,14 @@ class Child:
             kind = "class" if isinstance(self.student, type) else "function"
         return [problem, kind]
 
-    def op_restore(self, message: dict[str, Any], reader: "ChildReader") -> Any:
+    def op_restore(self, message: dict[str, Any], reader: ChildReader) -> Any:
         """The exercise is judged: put the library's own version back, and perhaps hand it on."""
         value = restore(message["module"], message["symbol"], message["source"], message["holes"])
         if message["hand_on"]:
             self.namespace[message["symbol"]] = value
         return None
 
-    def op_call(self, message: dict[str, Any], reader: "ChildReader") -> Any:
+    def op_call(self, message: dict[str, Any], reader: ChildReader) -> Any:
         target = reader.read(message["target"])
         if message["name"] is not None:
             target = getattr(target, message["name"])
@@ -266,6 +262,11 @@ class Child:
         if not changed:
             return (value,)
         return (value, changed)
+
+    def op_calls(self, message: dict[str, Any], reader: ChildReader) -> list[Any]:
+        target = reader.read(message["target"])
+        calls = [reader.each(arguments, 1) for arguments in message["calls"]]
+        return [target(*arguments) for arguments in calls]
 
     def _changed_containers(self, message: dict, arguments: list, named: dict) -> list[list[Any]]:
         """Lists and dictionaries of the grader's that the learner's code has changed."""
@@ -284,32 +285,32 @@ class Child:
         except WireError:
             return None
 
-    def op_get(self, message: dict[str, Any], reader: "ChildReader") -> Any:
+    def op_get(self, message: dict[str, Any], reader: ChildReader) -> Any:
         target, name = reader.read(message["target"]), message["name"]
         value = getattr(target, name)
         if callable(value) and not isinstance(value, nn.Module | type | Tensor):
             return Method()
         return value
 
-    def op_set(self, message: dict[str, Any], reader: "ChildReader") -> None:
+    def op_set(self, message: dict[str, Any], reader: ChildReader) -> None:
         setattr(reader.read(message["target"]), message["name"], reader.read(message["to"]))
 
-    def op_item(self, message: dict[str, Any], reader: "ChildReader") -> Any:
+    def op_item(self, message: dict[str, Any], reader: ChildReader) -> Any:
         return reader.read(message["target"])[reader.read(message["key"])]
 
-    def op_length(self, message: dict[str, Any], reader: "ChildReader") -> int:
+    def op_length(self, message: dict[str, Any], reader: ChildReader) -> int:
         return len(reader.read(message["target"]))
 
-    def op_iterate(self, message: dict[str, Any], reader: "ChildReader") -> list[Any]:
+    def op_iterate(self, message: dict[str, Any], reader: ChildReader) -> list[Any]:
         found = list(islice(iter(reader.read(message["target"])), MAX_ITERATED + 1))
         if len(found) > MAX_ITERATED:
             raise ValueError(f"more than {MAX_ITERATED} items")
         return found
 
-    def op_copy(self, message: dict[str, Any], reader: "ChildReader") -> Any:
+    def op_copy(self, message: dict[str, Any], reader: ChildReader) -> Any:
         return copy.deepcopy(reader.read(message["target"]))
 
-    def op_backward(self, message: dict[str, Any], reader: "ChildReader") -> Any:
+    def op_backward(self, message: dict[str, Any], reader: ChildReader) -> Any:
         outputs, leaves = self.bridges[message["number"]]
         pulls = reader.each(message["grads"], 1)
         pairs = [(o, g) for o, g in zip(outputs, pulls, strict=True) if g is not None]
@@ -353,135 +354,6 @@ class Child:
         return {"kinds": kinds[:12], "says": str(error)[:MAX_SAID], "where": where[:MAX_SAID]}
 
 
-class Method:
-    """Stands for a bound method, which the grader calls by its name."""
-
-
-class ChildWriter(Writer):
-    """Values of the learner's to JSON.
-
-    Args:
-        lasting: whether tensors keep their number, as an object's attributes do.
-        only_known: refuse what has no number yet, when looking for changes.
-    """
-
-    def __init__(self, child: Child, lasting: bool, only_known: bool = False) -> None:
-        super().__init__()
-        self.child, self.lasting, self.only_known = child, lasting, only_known
-        self.outputs: list[Tensor] = []
-        self.defined: list[Known] = []
-
-    def introduce(self, tensor: Tensor) -> Known:
-        known = self.child.tensors.add(tensor, lasting=True)
-        self.defined.append(known)
-        return known
-
-    def other(self, value: Any, depth: int) -> Any:
-        kind, child = type(value), self.child
-        if kind in (Tensor, nn.Parameter):
-            return self._tensor(value)
-        number = child.number_of.get(id(value))
-        if number is not None and child.objects.get(number) is value:
-            return ["r", number]
-        if kind is Method:
-            return ["method"]
-        if kind is torch.Generator:
-            for known, generator in child.generators.items():
-                if generator is value:
-                    return ["g", known]
-        if isinstance(value, Callback):
-            return ["c", value.number, value.__name__]
-        sent = child.sent.get(id(value))
-        if sent is not None and sent[0] is value:
-            return sent[1]
-        if self.only_known:
-            raise WireError("new here")
-        if isinstance(value, tuple):
-            return ["named", kind.__name__[:80], self.each(value, depth)]
-        return self._handle(value)
-
-    def _tensor(self, value: Tensor) -> Any:
-        known = self.child.tensors.find(value)
-        if known is not None:
-            return ["T", known.number]
-        plain = value.layout is torch.strided and value.device.type == "cpu"
-        if not plain or not carried(value.dtype):
-            return self._handle(value)
-        if self.only_known:
-            raise WireError("new here")
-        if value.grad_fn is not None and value.requires_grad:
-            for index, output in enumerate(self.outputs):
-                if output is value:
-                    return ["B", index]
-            self.outputs.append(value)
-            return ["B", len(self.outputs) - 1]
-        if type(value) is nn.Parameter or self.lasting:
-            return ["T", self.introduce(value).number]
-        return ["x", self.tensor(value), value.requires_grad]
-
-    def _handle(self, value: Any) -> Any:
-        child = self.child
-        number = child.handle_of.get(id(value))
-        if number is None or child.handles[number] is not value:
-            number = len(child.handles)
-            child.handles[number], child.handle_of[id(value)] = value, number
-        return ["h", number, type(value).__name__[:80], callable(value)]
-
-
-class ChildReader(Reader):
-    """What the grader sent: trusted."""
-
-    def __init__(self, child: Child, tensors: list[Tensor]) -> None:
-        super().__init__(tensors)
-        self.child = child
-
-    def other(self, plain: list[Any], depth: int) -> Any:
-        tag, child = plain[0], self.child
-        if tag == "x":
-            return self.tensors[plain[1]]
-        if tag == "T":
-            return child.tensors.by_number[plain[1]].tensor
-        if tag == "r":
-            return child.objects[plain[1]]
-        if tag == "h":
-            return child.handles[plain[1]]
-        if tag == "g":
-            return child.generators[plain[1]]
-        if tag == "c":
-            return Callback(child, plain[1], plain[2])
-        value = self._named(plain, depth)
-        child.sent[id(value)] = value, plain
-        return value
-
-    def _named(self, plain: list[Any], depth: int) -> Any:
-        tag = plain[0]
-        if tag == "fn":
-            return by_name(plain[1])
-        if tag == "cl":
-            return self.child.classes.get(plain[1]) or by_name(plain[1])
-        if tag == "P":
-            named = {key: self.read(value, depth) for key, value in plain[3]}
-            return partial(self.read(plain[1]), *self.each(plain[2], depth), **named)
-        if tag == "i":
-            return iter(self.each(plain[1], depth))
-        if tag == "n":
-            return self.tensors[plain[1]].numpy()
-        if tag == "ns":
-            return np.dtype(plain[1]).type(plain[2])
-        return super().other(plain, depth)
-
-
-class Callback:
-    """A function of the check's, which runs in the grader."""
-
-    def __init__(self, child: Child, number: int, name: str) -> None:
-        self.child, self.number = child, number
-        self.__name__ = self.__qualname__ = name
-
-    def __call__(self, *arguments: Any, **named: Any) -> Any:
-        return self.child.call_back(self.number, *arguments, **named)
-
-
 def _leaves(outputs: list[Tensor]) -> Iterator[Tensor]:
     """The leaves of the graphs that made these tensors, each once."""
     stack: list[Any] = [output.grad_fn for output in outputs]
@@ -495,6 +367,3 @@ def _leaves(outputs: list[Tensor]) -> Iterator[Tensor]:
         if variable is not None and not node.next_functions:
             yield variable
         stack.extend(following for following, _ in node.next_functions)
-
-
-Handler = Callable[[dict[str, Any], ChildReader], Any]

@@ -1,4 +1,4 @@
-"""The grader's side of the conversation: stand-ins for the learner's function, class and objects.
+"""The grader's side of the conversation with a child.
 
 A check calls `student(x)`; what it calls is a `RemoteFunction`, which sends the arguments to the
 child and rebuilds what comes back: plain values, tensors (with a bridge to the child's graph when
@@ -8,37 +8,26 @@ object of the learner's, and a comparison with `==` is never asked of the child.
 
 import builtins
 import re
-from collections.abc import Callable, Iterator
-from functools import partial
-from types import GeneratorType
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from course_utils.errors import CourseError
-from course_utils.grading.sandbox.check_classes import class_source
-from course_utils.grading.sandbox.frames import WireError, carried
-from course_utils.grading.sandbox.identity import Known, Tensors, define, make, same_bits
-from course_utils.grading.sandbox.naming import name_of
-from course_utils.grading.sandbox.objects import class_name, describe, take_over
-from course_utils.grading.sandbox.values import Reader, Writer
+from course_utils.grading.sandbox.frames import WireError
+from course_utils.grading.sandbox.grader_values import (
+    GraderReader,
+    GraderWriter,
+    description,
+    index_of,
+)
+from course_utils.grading.sandbox.identity import Tensors, define, make, same_bits
+from course_utils.grading.sandbox.objects import take_over
+from course_utils.grading.sandbox.remotes import Remote, RemoteFunction
 
 STUDENT = 0
 MAX_NESTED = 20
-_ITERATORS: tuple[Any, ...] = (
-    type(iter([])),
-    type(iter(())),
-    zip,
-    map,
-    enumerate,
-    filter,
-    reversed,
-    GeneratorType,
-)
-_COURSE = "course_utils."
-_EXERCISES = "course_exercises."
 
 
 class OutOfMemory(BaseException):
@@ -75,7 +64,7 @@ class Talk:
 
     # --- asking -------------------------------------------------------------------------------
 
-    def request(self, op: str, writer: "GraderWriter", **message: Any) -> Any:
+    def request(self, op: str, writer: GraderWriter, **message: Any) -> Any:
         """Ask the child something and rebuild its answer."""
         message["op"] = op
         if not self.begun:
@@ -107,18 +96,35 @@ class Talk:
             _become(given, now)
         return result[0]
 
+    def calls(self, number: int, calls: list[tuple]) -> list[Any]:
+        """Many calls in one message; what becomes of their arguments is not asked."""
+        writer = GraderWriter(self)
+        plain = [[writer.write(a, 1) for a in arguments] for arguments in calls]
+        found = self.request("calls", writer, target=["h", number], calls=plain)
+        if type(found) is not list or len(found) != len(calls):
+            raise WireError("so many calls have so many answers")
+        return found
+
     def ask_about(self, op: str, number: int, **more: Any) -> Any:
         return self.request(op, GraderWriter(self), target=["h", number], **more)
 
+    def set(self, number: int, name: str, value: Any) -> None:
+        writer = GraderWriter(self)
+        self.request("set", writer, target=["h", number], name=name, to=writer.write(value, 1))
+
+    def item(self, number: int, key: Any) -> Any:
+        writer = GraderWriter(self)
+        return self.request("item", writer, target=["h", number], key=writer.write(key, 1))
+
     # --- what crosses beside a value ----------------------------------------------------------
 
-    def _pack(self, message: dict[str, Any], writer: "GraderWriter") -> None:
+    def _pack(self, message: dict[str, Any], writer: GraderWriter) -> None:
         if updates := self.tensors.changes(writer):
             message["updates"] = updates
         for number, value in list(self.objects.items()):
             if number in writer.new_objects:
                 continue
-            plain = _description(value, writer)
+            plain = description(value, writer)
             if plain != self.described[number]:
                 self.described[number] = plain
                 writer.new_objects[number] = plain
@@ -157,16 +163,16 @@ class Talk:
                 raise
             raise WireError(f"malformed answer: {type(error).__name__}: {error}") from error
 
-    def _unpack(self, answer: dict[str, Any], tensors: list[Tensor]) -> "GraderReader":
+    def _unpack(self, answer: dict[str, Any], tensors: list[Tensor]) -> GraderReader:
         reader = GraderReader(self, tensors)
         for plain in answer.get("tensors", ()):
             number = plain[0]
             if type(number) is not int or number % 2 == 0 or number in self.tensors.by_number:
                 raise WireError("this number is not the child's to give")
             tensor = make(
-                [number, *(None if i is None else _index(i, tensors) for i in plain[1:2]),
+                [number, *(None if i is None else index_of(i, tensors) for i in plain[1:2]),
                  plain[2] is True, plain[3] is True,
-                 None if plain[4] is None else _index(plain[4], tensors), True],
+                 None if plain[4] is None else index_of(plain[4], tensors), True],
                 tensors,
             )  # fmt: skip
             self.tensors.add(tensor, lasting=True, number=number)
@@ -175,21 +181,21 @@ class Talk:
         for number, plain in answer.get("objects", ()):
             take_over(self.objects[number], plain, reader)
             writer = GraderWriter(self)
-            self.described[number] = _description(self.objects[number], writer)
+            self.described[number] = description(self.objects[number], writer)
         for number, index in answer.get("generators", ()):
-            state = tensors[_index(index, tensors)]
+            state = tensors[index_of(index, tensors)]
             self.generators[number].set_state(state)
             self.generator_states[number] = state
         if "rng" in answer:
-            self.rng = tensors[_index(answer["rng"], tensors)]
+            self.rng = tensors[index_of(answer["rng"], tensors)]
             torch.set_rng_state(self.rng)
         torch.set_grad_enabled(answer.get("grad") is not False)
         return reader
 
-    def _bridge(self, plain: dict[str, Any], tensors: list[Tensor], reader: "GraderReader") -> None:
+    def _bridge(self, plain: dict[str, Any], tensors: list[Tensor], reader: GraderReader) -> None:
         number = plain["number"]
         leaves = [self.tensors.by_number[n].tensor for n in plain["leaves"]]
-        values = [tensors[_index(i, tensors)] for i in plain["outputs"]]
+        values = [tensors[index_of(i, tensors)] for i in plain["outputs"]]
         wanting = [leaf for leaf in leaves if leaf.requires_grad]
         with torch.enable_grad():
             if wanting:
@@ -258,233 +264,6 @@ class _Bridge(torch.autograd.Function):
             ):
                 raise WireError("a gradient has the shape and dtype of its tensor")
         return None, None, None, None, *found
-
-
-class Remote:
-    """An object of the learner's, in the child. Subclasses carry its type's name."""
-
-    def __init__(self, talk: Talk, number: int, kind: str) -> None:
-        vars(self).update(_talk=talk, _number=number, _kind=kind)
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        found = self._talk.ask_about("get", self._number, name=name)
-        if found is _METHOD:
-            return RemoteMethod(self, name)
-        return found
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        writer = GraderWriter(self._talk)
-        self._talk.request(
-            "set", writer, target=["h", self._number], name=name, to=writer.write(value, 1)
-        )
-
-    def __getitem__(self, key: Any) -> Any:
-        writer = GraderWriter(self._talk)
-        target = ["h", self._number]
-        return self._talk.request("item", writer, target=target, key=writer.write(key, 1))
-
-    def __len__(self) -> int:
-        found = self._talk.ask_about("length", self._number)
-        if type(found) is not int or not 0 <= found < 2**40:
-            raise TypeError("a length is a number")
-        return found
-
-    def __bool__(self) -> bool:
-        return True
-
-    def __iter__(self) -> Iterator[Any]:
-        found = self._talk.ask_about("iterate", self._number)
-        if type(found) is not list:
-            raise WireError("items are a list")
-        return iter(found)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        return self._talk.ask_about("copy", self._number)
-
-
-class RemoteFunction(Remote):
-    """Something of the learner's that can be called."""
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._talk.call(self._number, None, args, kwargs)
-
-
-class RemoteMethod:
-    """A method of a remote object, called by its name."""
-
-    def __init__(self, owner: Remote, name: str) -> None:
-        self.owner, self.name = owner, name
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        talk: Talk = self.owner._talk
-        return talk.call(self.owner._number, self.name, args, kwargs)
-
-
-_METHOD = object()
-
-
-class GraderWriter(Writer):
-    """What a check passes to the learner's code, as JSON."""
-
-    def __init__(self, talk: Talk) -> None:
-        super().__init__()
-        self.talk = talk
-        self.defined: list[Known] = []
-        self.new_objects: dict[int, Any] = {}
-        self.code: list[list[str]] = []
-        self.inside = 0
-
-    def other(self, value: Any, depth: int) -> Any:
-        talk = self.talk
-        if isinstance(value, Tensor):
-            return self._tensor(value)
-        if isinstance(value, Remote):
-            return ["h", value._number]
-        if isinstance(value, RemoteMethod):
-            return self._callback(value)
-        if type(value) is torch.Generator:
-            return ["g", self._generator(value)]
-        number = talk.object_numbers.get(id(value))
-        if number is not None and talk.objects[number] is value:
-            return ["r", number]
-        if isinstance(value, type):
-            return ["cl", self._class(value)]
-        name = name_of(value)
-        if name is not None:
-            return ["fn", name]
-        if type(value) is partial:
-            return ["P", self.write(value.func, depth), self.each(value.args, depth),
-                    self.pairs(value.keywords, depth)]  # fmt: skip
-        if isinstance(value, _ITERATORS):
-            return ["i", self.each(list(value), depth)]
-        if isinstance(value, np.ndarray):
-            return ["n", self.tensor(torch.from_numpy(np.ascontiguousarray(value)))]
-        if isinstance(value, np.generic):
-            return ["ns", value.dtype.name, value.item()]
-        if _is_object(value):
-            return self._object(value)
-        if callable(value):
-            return self._callback(value)
-        return super().other(value, depth)
-
-    def _tensor(self, value: Tensor) -> Any:
-        known = self.talk.tensors.find(value)
-        if known is None:
-            if not carried(value.dtype) or value.layout is not torch.strided:
-                raise WireError(f"a {value.dtype} tensor cannot cross")
-            lasting = self.inside > 0 or isinstance(value, nn.Parameter)
-            known = self.talk.tensors.add(value, lasting)
-            self.defined.append(known)
-        return ["T", known.number]
-
-    def _object(self, value: Any) -> Any:
-        talk = self.talk
-        number = len(talk.objects)
-        talk.objects[number] = value
-        talk.object_numbers[id(value)] = number
-        talk.described[number] = self.new_objects[number] = None
-        if class_name(type(value)) != "tokenizers:Tokenizer":
-            self._class(type(value))
-        plain = _description(value, self)
-        talk.described[number] = self.new_objects[number] = plain
-        return ["r", number]
-
-    def _class(self, kind: type) -> str:
-        name = class_name(kind)
-        if kind.__module__.startswith(_EXERCISES) and name not in self.talk.sent_classes:
-            self.talk.sent_classes.add(name)
-            self.code.append([name, class_source(kind)])
-        return name
-
-    def _generator(self, value: torch.Generator) -> int:
-        for number, known in enumerate(self.talk.generators):
-            if known is value:
-                return number
-        self.talk.generators.append(value)
-        self.talk.generator_states.append(None)
-        return len(self.talk.generators) - 1
-
-    def _callback(self, value: Callable[..., Any]) -> Any:
-        known = [number for number, one in enumerate(self.talk.callbacks) if one is value]
-        number = known[0] if known else len(self.talk.callbacks)
-        if not known:
-            self.talk.callbacks.append(value)
-        return ["c", number, getattr(value, "__name__", type(value).__name__)]
-
-
-def _is_object(value: Any) -> bool:
-    if isinstance(value, nn.Module | torch.optim.Optimizer):
-        return True
-    module = type(value).__module__
-    return module.startswith((_COURSE, _EXERCISES, "tokenizers"))
-
-
-def _description(value: Any, writer: GraderWriter) -> Any:
-    if type(value).__module__ == "tokenizers":
-        return ["tokenizer", value.to_str()]
-    writer.inside += 1
-    try:
-        return describe(value, writer)
-    finally:
-        writer.inside -= 1
-
-
-class GraderReader(Reader):
-    """What the child sent: every kind is checked, and made here."""
-
-    def __init__(self, talk: Talk, tensors: list[Tensor]) -> None:
-        super().__init__(tensors)
-        self.talk = talk
-        self.outputs: list[Tensor] = []
-
-    def other(self, plain: list[Any], depth: int) -> Any:
-        tag, talk = plain[0], self.talk
-        if tag == "x":
-            found = self.tensor(plain[1])
-            if len(plain) > 2 and plain[2] is True and found.is_floating_point():
-                found.requires_grad_()
-            return found
-        if tag == "T":
-            return talk.tensors.by_number[plain[1]].tensor
-        if tag == "B":
-            return self.outputs[plain[1]]
-        if tag == "r":
-            return talk.objects[plain[1]]
-        if tag == "h":
-            return self._remote(*plain[1:4])
-        if tag == "method":
-            return _METHOD
-        if tag == "g":
-            return talk.generators[plain[1]]
-        if tag == "c":
-            return talk.callbacks[plain[1]]
-        if tag == "named":
-            return _kind(plain[1], tuple)(self.each(plain[2], depth))
-        return super().other(plain, depth)
-
-    def _remote(self, number: Any, kind: Any, is_callable: Any) -> Remote:
-        if type(number) is not int or type(kind) is not str:
-            raise WireError("an object has a number and a type's name")
-        known = self.talk.remotes.get(number)
-        if known is None:
-            base = RemoteFunction if is_callable is True else Remote
-            known = self.talk.remotes[number] = _kind(kind, base)(self.talk, number, kind)
-        return known
-
-
-def _kind(name: Any, base: type) -> type:
-    """A class of this name, for messages that say what something is."""
-    if type(name) is not str or not re.fullmatch(r"\w{1,80}", name):
-        name = "object"
-    return type(name, (base,), {})
-
-
-def _index(value: Any, tensors: list[Tensor]) -> int:
-    if type(value) is not int or not 0 <= value < len(tensors):
-        raise WireError("no such tensor in this message")
-    return value
 
 
 def _become(given: Any, now: Any) -> None:

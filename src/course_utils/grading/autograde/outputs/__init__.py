@@ -10,18 +10,23 @@ Equal records give equal files, and a file that would be equal is not written ag
 or not there, so that grading can be stopped at any moment.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from course_utils.grading.autograde.records import SubmissionGrade
 
 
-def write_all(out: Path, records: Sequence[SubmissionGrade]) -> None:
+def write_all(
+    out: Path,
+    records: Sequence[SubmissionGrade],
+    progress: Callable[[int], None] = lambda done: None,
+) -> None:
     """Write everything for a class.
 
     Args:
         out: the folder; made when it is not there.
         records: one for each submission, in any order.
+        progress: told how many submissions' files are written.
 
     Raises:
         CourseError: a file could not be written; the records still make it another time.
@@ -40,11 +45,11 @@ def write_all(out: Path, records: Sequence[SubmissionGrade]) -> None:
     gradebook.update(out, records, released)
     marks = standing.read(out / "gradebook.db")
     links: dict[int, str] = {}
-    for record in records:
+    for done, record in enumerate(records, 1):
         notebook = released(record.lesson)
         if notebook is not None:
             path = autograded.path(out, record.student, record.lesson)
-            write(path, autograded.notebook(record, notebook))
+            write(path, autograded.notebook(record))
         student = name(record.student)
         by_hand = {
             answer.question: marks.by_hand[key]
@@ -54,6 +59,7 @@ def write_all(out: Path, records: Sequence[SubmissionGrade]) -> None:
         links[id(record)] = f"feedback/{student}/{name(record.lesson)}.html"
         title = notebook.metadata["course"]["title"] if notebook else ""
         write(out / links[id(record)], feedback(record, title, by_hand))
+        progress(done)
     for file, table in (
         ("grades.csv", tables.grades),
         ("canvas.csv", tables.canvas),

@@ -6,19 +6,19 @@ the output of the check cells. Nothing else of a submission gets in: no output, 
 cell of the learner's own.
 """
 
-import copy
 import json
 import re
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import nbformat
-from nbformat import NotebookNode
-from nbformat.v4 import new_output
 
 from course_utils.authoring.build import UNANSWERED
 from course_utils.grading.autograde.outputs import plain
 from course_utils.grading.autograde.outputs.feedback_page import WORDS
-from course_utils.grading.autograde.outputs.lessons import marked_cells
+from course_utils.grading.autograde.outputs.lessons import Cell, marked_cells, released
 from course_utils.grading.autograde.records import ExerciseGrade, SubmissionGrade
 
 _TAG = re.compile(r"<(?=[A-Za-z/!?])")
@@ -31,28 +31,54 @@ def path(out: Path, student: str, lesson: str) -> Path:
     return folder / f"{plain.name(lesson)}.ipynb"
 
 
-def notebook(record: SubmissionGrade, released: NotebookNode) -> str:
-    """The notebook as text."""
-    made = copy.deepcopy(released)
+@cache
+def _released_parts(lesson: str) -> tuple[list[tuple[str, Cell | None]], str]:
+    """A lesson's cells, each as JSON and with what it is to the judge; and the rest of the file.
+
+    Of thousands of notebooks only a few cells differ, so the others become JSON once.
+    """
+    book = released(lesson)
+    assert book is not None
+    nbformat.validate(book)
+    marked = {id(one.cell): one for one in marked_cells(book)}
+    cells = [(json.dumps(cell, ensure_ascii=False), marked.get(id(cell))) for cell in book.cells]
+    return cells, json.dumps({key: value for key, value in book.items() if key != "cells"})
+
+
+def notebook(record: SubmissionGrade) -> str:
+    """The notebook as text.
+
+    Args:
+        record: of a lesson that the course has.
+    """
     exercises = {exercise.exercise: exercise for exercise in record.exercises}
     answers = {answer.question: answer.text for answer in record.answers}
-    for marked in marked_cells(made):
-        exercise = exercises.get(marked.name)
-        if marked.role == "answer":
-            marked.cell.source = answer_text(answers.get(marked.name, UNANSWERED))
-        elif exercise is None:
-            continue
-        elif marked.role == "solution" and exercise.source:
-            marked.cell.source = plain.plain(exercise.source, _MOST_CHARACTERS)
-        elif marked.role == "check":
-            score = {"text/plain": str(exercise.score)}
-            marked.cell.outputs = [
-                new_output("stream", name="stdout", text=verdict(exercise)),
-                new_output("execute_result", data=score, execution_count=1),
-            ]
-            marked.cell.execution_count = 1
-    nbformat.validate(made)
-    return nbformat.writes(made, version=4) + "\n"
+    cells, rest = _released_parts(record.lesson)
+    made = []
+    for text, marked in cells:
+        changed = marked and _changed(marked, exercises.get(marked.name), answers)
+        if marked and changed:
+            text = json.dumps(marked.cell | changed, ensure_ascii=False)
+        made.append(text)
+    return '{"cells": [\n' + ",\n".join(made) + "\n], " + rest.removeprefix("{") + "\n"
+
+
+def _changed(
+    marked: Cell, exercise: ExerciseGrade | None, answers: Mapping[str, str]
+) -> dict[str, Any]:
+    """What of a cell is not as it was handed out."""
+    if marked.role == "answer":
+        return {"source": answer_text(answers.get(marked.name, UNANSWERED))}
+    if exercise is None:
+        return {}
+    if marked.role == "solution":
+        return {"source": plain.plain(exercise.source, _MOST_CHARACTERS)} if exercise.source else {}
+    printed = {"output_type": "stream", "name": "stdout", "text": verdict(exercise)}
+    score = {
+        "output_type": "execute_result", "execution_count": 1, "metadata": {},
+        "data": {"text/plain": str(exercise.score)},
+    }  # fmt: skip
+    return {"outputs": [printed, score], "execution_count": 1}
 
 
 def answer_text(text: str) -> str:

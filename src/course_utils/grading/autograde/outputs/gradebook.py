@@ -136,8 +136,10 @@ class _Writer:
             session.add(book)
         session.flush()
         cells = self._cells(lesson, notebook, book.id)
+        there = _Rows.of(api, session, assignment.id, book.id)
         for record in records:
-            self._submission(record, assignment.id, book.id, cells)
+            self._submission(record, assignment.id, book.id, cells, there)
+        session.flush()
 
     def _cells(self, lesson: str, notebook: NotebookNode, book: str) -> list["_MarkedCell"]:
         """The notebook's cells: what nbgrader's `generate_assignment` would record."""
@@ -205,22 +207,21 @@ class _Writer:
         assignment: str,
         book: str,
         cells: Sequence["_MarkedCell"],
+        there: "_Rows",
     ) -> None:
         api, session = self.api, self.session
         student = plain.name(record.student)
         if student not in self.students:
             session.add(api.Student(id=student))
             self.students.add(student)
-        submitted = session.query(api.SubmittedAssignment)
-        row = submitted.filter_by(assignment_id=assignment, student_id=student).one_or_none()
+        row = there.submitted.get(student)
         if row is None:
             row = api.SubmittedAssignment(
                 id=new_id(record.lesson, student), assignment_id=assignment, student_id=student
             )
             session.add(row)
         row.timestamp = _moment(record.timestamp) or row.timestamp
-        inside = session.query(api.SubmittedNotebook)
-        mine = inside.filter_by(assignment_id=row.id, notebook_id=book).one_or_none()
+        mine = there.notebooks.get(row.id)
         if mine is None:
             mine = api.SubmittedNotebook(
                 id=new_id(record.lesson, student, "notebook"),
@@ -229,13 +230,10 @@ class _Writer:
                 flagged=False,
             )
             session.add(mine)
-        session.flush()
         found = _Found.of(record, self.out)
-        grades = {g.cell_id: g for g in session.query(api.Grade).filter_by(notebook_id=mine.id)}
-        comments = {c.cell_id: c for c in session.query(api.Comment).filter_by(notebook_id=mine.id)}
         for cell in cells:
             if cell.grade:
-                grade = grades.get(cell.grade)
+                grade = there.grades.get((mine.id, cell.grade))
                 if grade is None:
                     grade = api.Grade(
                         id=new_id(mine.id, cell.grade), cell_id=cell.grade, notebook_id=mine.id
@@ -244,7 +242,7 @@ class _Writer:
                     session.add(grade)
                 _grade(grade, *found.points(cell.marked))
             if cell.solution:
-                comment = comments.get(cell.solution)
+                comment = there.comments.get((mine.id, cell.solution))
                 if comment is None:
                     comment = api.Comment(
                         id=new_id(mine.id, cell.solution),
@@ -253,7 +251,34 @@ class _Writer:
                     )
                     session.add(comment)
                 comment.auto_comment = found.comment(cell.marked)
-        session.flush()
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """What the gradebook has of a lesson: asked for once, not for every submission."""
+
+    submitted: Mapping[str, Any]  # by student
+    notebooks: Mapping[str, Any]  # by submitted assignment
+    grades: Mapping[tuple[str, str], Any]  # by submitted notebook and cell
+    comments: Mapping[tuple[str, str], Any]
+
+    @classmethod
+    def of(cls, api: Any, session: Any, assignment: str, book: str) -> "_Rows":
+        def of_cells(kind: Any) -> dict[tuple[str, str], Any]:
+            inside = session.query(kind).join(
+                api.SubmittedNotebook, kind.notebook_id == api.SubmittedNotebook.id
+            )
+            rows = inside.filter(api.SubmittedNotebook.notebook_id == book)
+            return {(row.notebook_id, row.cell_id): row for row in rows}
+
+        submitted = session.query(api.SubmittedAssignment).filter_by(assignment_id=assignment)
+        notebooks = session.query(api.SubmittedNotebook).filter_by(notebook_id=book)
+        return cls(
+            {row.student_id: row for row in submitted},
+            {row.assignment_id: row for row in notebooks},
+            of_cells(api.Grade),
+            of_cells(api.Comment),
+        )
 
 
 @dataclass(frozen=True)

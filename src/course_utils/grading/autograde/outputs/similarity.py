@@ -118,27 +118,39 @@ def groups(
         known: by exercise, the sources that are no evidence; the stub comes first.
     """
     by_lesson: dict[str, dict[str, frozenset[Print]]] = defaultdict(dict)
-    prepared: dict[str, tuple[frozenset[str], frozenset[int]]] = {}
+    prints_of = _Printer(known)
     for record in records:
-        prints: set[Print] = set()
-        for exercise in record.exercises:
-            if not exercise.source.strip():
-                continue
-            if exercise.exercise not in prepared:
-                prepared[exercise.exercise] = _prepare(known(exercise.exercise))
-            given, base = prepared[exercise.exercise]
-            own = winnowed(runs(exercise.source, given)) - base
-            prints |= {(exercise.exercise, value) for value in own}
-        by_lesson[record.lesson][record.student] = frozenset(prints)
+        prints = [prints_of(one.exercise, one.source) for one in record.exercises]
+        by_lesson[record.lesson][record.student] = frozenset().union(*prints)
     found = [group for lesson, of in by_lesson.items() for group in _of_lesson(lesson, of)]
     return sorted(found, key=lambda g: (-len(g.students), -g.alike, g.lesson, g.students))
 
 
-def _prepare(known: Sequence[str]) -> tuple[frozenset[str], frozenset[int]]:
-    given = frozenset(
-        text for source in known[:1] for kind, text in _raw_tokens(source) if kind == tokenize.NAME
-    )
-    return given, frozenset(value for source in known for value in runs(source, given))
+class _Printer:
+    """The fingerprints of solutions; of equal ones they are made once."""
+
+    def __init__(self, known: Callable[[str], Sequence[str]]) -> None:
+        self.known = known
+        self.prepared: dict[str, tuple[frozenset[str], frozenset[int]]] = {}
+        self.seen: dict[tuple[str, str], frozenset[Print]] = {}
+
+    def __call__(self, exercise: str, source: str) -> frozenset[Print]:
+        found = self.seen.get((exercise, source))
+        if found is None:
+            given, base = self._prepared(exercise)
+            own = winnowed(runs(source, given)) - base
+            found = self.seen[exercise, source] = frozenset((exercise, value) for value in own)
+        return found
+
+    def _prepared(self, exercise: str) -> tuple[frozenset[str], frozenset[int]]:
+        """Names that were not the learner's to choose, and the runs that are no evidence."""
+        if exercise not in self.prepared:
+            known = self.known(exercise)
+            stub = _raw_tokens(known[0]) if known else ()
+            given = frozenset(text for kind, text in stub if kind == tokenize.NAME)
+            base = frozenset(value for source in known for value in runs(source, given))
+            self.prepared[exercise] = given, base
+        return self.prepared[exercise]
 
 
 def _of_lesson(lesson: str, prints: Mapping[str, frozenset[Print]]) -> Iterator[Group]:
