@@ -6,6 +6,7 @@ import pytest
 import torch
 from test_generate import CONFIG, PROMPTS, random_model
 
+from course_utils.generation import fused as fused_module
 from course_utils.generation.engine import generate
 from course_utils.generation.fused import FusedGPT
 from course_utils.generation.speculative import speculate
@@ -38,6 +39,31 @@ def test_padded_prompts_get_the_same_text(config):
     model = random_model(0, config)
     texts = [generate(m, PROMPTS, max_new_tokens=20) for m in (model, FusedGPT(model))]
     assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize("config", SHAPES)
+def test_it_does_not_care_how_a_kernel_lays_out_its_result(config, monkeypatch):
+    """CUDA's memory-efficient attention returns a transposed one, which is no view of rows."""
+    model = random_model(0, config)
+    expected = generate(model, PROMPTS, max_new_tokens=8)
+    attention = fused_module.F.scaled_dot_product_attention
+
+    def transposed(*arguments, **settings):
+        return attention(*arguments, **settings).transpose(1, 2).contiguous().transpose(1, 2)
+
+    monkeypatch.setattr(fused_module.F, "scaled_dot_product_attention", transposed)
+    assert generate(FusedGPT(model), PROMPTS, max_new_tokens=8) == expected
+
+
+def test_speculation_goes_to_the_end_of_the_context():
+    model = random_model(0)
+    fused = FusedGPT(model)
+    for prompt in (PROMPTS[2], PROMPTS[2] * 20):
+        prompt = prompt[: CONFIG.context - 2]
+        expected = generate(model, [prompt], max_new_tokens=CONFIG.context)[0]
+        found = speculate(fused, fused, prompt, max_new_tokens=CONFIG.context, k=7)
+        assert found.tokens == expected
+        assert len(prompt) + len(found.tokens) == CONFIG.context
 
 
 def test_it_can_be_the_large_and_the_small_model_of_speculation():

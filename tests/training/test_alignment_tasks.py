@@ -125,6 +125,13 @@ def test_the_same_places_draw_the_same_answers_however_they_are_divided() -> Non
     assert other != whole
 
 
+def test_an_answer_that_the_context_would_cut_off_is_not_begun() -> None:
+    asked = [[5], [5] * (model().config.context - LONGEST + 1)]
+    places = random_places(0, 0, 2, 3, LONGEST)
+    with pytest.raises(CourseError, match="do not fit into the model's context"):
+        draw_answers(model(), tokenizer(), asked, places)
+
+
 def test_answers_are_drawn_from_the_models_distribution() -> None:
     asked = prompt_of(tokenizer(), [{"role": "user", "content": "?"}])
     places = random_places(0, 0, 1, 20_000, 1)

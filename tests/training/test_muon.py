@@ -112,6 +112,20 @@ def toy_optimizer(model: nn.Module) -> MuonAdamW:
     )
 
 
+def test_a_loaded_step_count_lies_where_its_parameter_does():
+    """On a GPU the fused step takes no count from the CPU."""
+    here, there = toy_model(), toy_model().to("meta")
+    optimizer = toy_optimizer(here)
+    for parameter in here.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    saved = optimizer.state_dict()
+    elsewhere = toy_optimizer(there)
+    elsewhere.load_state_dict(saved)
+    states = [state for state in elsewhere.state.values() if "step" in state]
+    assert states and all(state["step"].device.type == "meta" for state in states)
+
+
 def test_a_run_taken_up_again_goes_on_bit_for_bit(tmp_path):
     for name, lengths in (("whole", [8]), ("resumed", [3, 8])):
         for steps in lengths:

@@ -105,15 +105,50 @@ def test_a_writer_that_fails_leaves_no_trace(tmp_path: Path) -> None:
     assert snapshots.newest_intact(tmp_path) == (good, [])
 
 
-@pytest.mark.parametrize("sweeper", [snapshots.newest_intact, lambda root: write(root, 2)])
-def test_leftovers_of_killed_writers_are_swept_away(
-    tmp_path: Path, sweeper: Callable[[Path], object]
+@pytest.mark.parametrize("keep", range(1, 7))
+def test_as_many_are_kept_as_were_asked_for(tmp_path: Path, keep: int) -> None:
+    for step in range(1, 11):
+        write(tmp_path, step, keep)
+        wanted = range(max(1, step - keep + 1), step + 1)
+        assert [snapshots.step_of(one) for one in snapshots.versions(tmp_path)] == list(wanted)
+
+
+def test_to_look_disturbs_no_writer(tmp_path: Path) -> None:
+    """Others read a run's newest version while the run writes the next."""
+    write(tmp_path, 1)
+
+    def fill(folder: Path) -> None:
+        (folder / "a.bin").write_bytes(b"first")
+        version, damage = snapshots.newest_intact(tmp_path)
+        assert (version, damage) == (tmp_path / "step-00000001", [])
+        (folder / "b.bin").write_bytes(b"second")
+
+    version = snapshots.write(tmp_path, 2, fill, 1)
+    assert snapshots.newest_intact(tmp_path) == (version, [])
+
+
+def test_a_version_that_is_dropped_meanwhile_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    good, dropped = write(tmp_path, 1), write(tmp_path, 2)
+    hashed = snapshots._sha256
+
+    def drop_it(path: Path) -> str:
+        if path.parent == dropped:
+            path.unlink()
+        return hashed(path)
+
+    monkeypatch.setattr(snapshots, "_sha256", drop_it)
+    version, [problem] = snapshots.newest_intact(tmp_path)
+    assert version == good and "step-00000002 cannot be read" in problem
+
+
+def test_leftovers_of_killed_writers_are_swept_away(tmp_path: Path) -> None:
     write(tmp_path, 1)
     for leftover in (".step-00000002.writing", ".step-00000000.removing"):
         (tmp_path / leftover).mkdir()
         (tmp_path / leftover / "a.bin").write_bytes(b"half")
-    sweeper(tmp_path)
+    write(tmp_path, 2)
     assert ".step" not in "".join(names(tmp_path))
     assert "step-00000001" in names(tmp_path)
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from course_utils.data.chat import END, Tokenizer
 from course_utils.data.tasks import VerifiableTask
-from course_utils.generation.engine import generate
+from course_utils.generation.engine import generate, refuse_long
 from course_utils.generation.fused import Writer
 from course_utils.generation.sampling import Sampling
 from course_utils.models.gpt.loss import IGNORED
@@ -88,6 +88,7 @@ def draw_answers(
             the questions are divided among processes.
     """
     _, size, longest = places.shape
+    refuse_long(model, questions, longest)
     end = tokenizer.special[END]
     prompts = [question for question in questions for _ in range(size)]
     answers: list[Answer] = []

@@ -60,6 +60,22 @@ def generate(
     return rows
 
 
+def refuse_long(model: Writer, prompts: Sequence[Sequence[int]], longest: int) -> None:
+    """Refuse prompts whose answers would be cut off by the context, before `longest` tokens.
+
+    Whoever marks answers must know which of them the model ended by itself.
+
+    Raises:
+        CourseError: when a prompt leaves less room than `longest` tokens.
+    """
+    most, context = max(map(len, prompts), default=0), model.config.context
+    if most + longest > context:
+        raise CourseError(
+            f"A question of {most} tokens and an answer of up to {longest} do not fit into the "
+            f"model's context of {context}: take shorter tasks, or a lower max_new_tokens."
+        )
+
+
 @torch.inference_mode()
 def stream(
     model: Writer,

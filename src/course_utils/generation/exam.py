@@ -6,7 +6,7 @@ from torch import nn
 
 from course_utils.data.chat import END, END_OF_TEXT, prompt_of
 from course_utils.data.tasks import VerifiableTask, exact_match
-from course_utils.generation.engine import generate
+from course_utils.generation.engine import generate, refuse_long
 from course_utils.generation.fused import Writer
 from course_utils.models.gpt import GPT
 from course_utils.tokenizer.fast import FastBPE
@@ -39,6 +39,7 @@ class Exam:
         """The model's answers; one that did not stop by itself ends in "…"."""
         special = self._tokenizer.special
         prompts = [prompt_of(self._tokenizer, task.messages[:1]) for task in self.tasks]
+        refuse_long(model, prompts, self._max_new_tokens)
         found: list[str] = []
         writer = self._writer(model)
         for start in range(0, len(prompts), BATCH):

@@ -181,7 +181,8 @@ class FusedGPT(nn.Module):
             return gathered.transpose(1, 2).reshape(batch * seq, -1)
         # The query heads that share a key head, as if they were positions: nothing is repeated.
         query = query.reshape(batch, config.n_kv_heads, config.group, head_dim)
-        return F.scaled_dot_product_attention(query, key, value, visible).view(batch, -1)
+        # Not a view: CUDA's kernels lay out their results in other ways.
+        return F.scaled_dot_product_attention(query, key, value, visible).reshape(batch, -1)
 
 
 Writer = GPT | FusedGPT

@@ -47,7 +47,7 @@ def accept_guesses(
         guesses: drawn from the draft, guess i from `draft[i]`.
         draft, target: row i holds the probabilities of the token at the place of guess i. The
             target has a row more, for the token after the last guess.
-        generator: for the random choices.
+        generator: for the random choices, on the device of `draft`.
 
     Returns:
         The kept guesses and one token of the target's own: between 1 and k + 1 tokens.
@@ -101,14 +101,15 @@ def speculate(
     tokens, guessed, accepted = list(prompt), 0, 0
     while len(tokens) < limit:
         guesses, rows = list(tokens), []
-        for _ in range(k):
+        ahead = min(k, limit - len(tokens))  # a model has no positions beyond its context
+        for _ in range(ahead):
             row = small.probabilities(guesses)[-1]
             rows.append(row)
             guesses.append(draw(row, generator))
         proposed = torch.tensor(guesses[len(tokens) :])
-        target = large.probabilities(guesses)[-(k + 1) :]
+        target = large.probabilities(guesses)[-(ahead + 1) :]
         new = accept_guesses(proposed, torch.stack(rows), target, generator)
-        guessed, accepted = guessed + k, accepted + len(new) - 1
+        guessed, accepted = guessed + ahead, accepted + len(new) - 1
         for token in new[: limit - len(tokens)]:
             if token in stop:
                 return Speculation(tokens[len(prompt) :], guessed, accepted)

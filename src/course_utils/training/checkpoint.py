@@ -160,7 +160,12 @@ class Checkpoints:
         Raises:
             CourseError: when there are checkpoints and none is intact.
         """
-        version, damage = self._processes.on_main(lambda: snapshots.newest_intact(self._root))
+
+        def look() -> tuple[Path | None, list[str]]:
+            snapshots.sweep(self._root)
+            return snapshots.newest_intact(self._root)
+
+        version, damage = self._processes.on_main(look)
         if version is None and damage:
             raise CourseError(
                 f"No checkpoint in {self._root} is intact: {'; '.join(damage)}.\n"
@@ -205,11 +210,17 @@ def load_run(model: nn.Module, run: Path) -> int:
     Raises:
         CourseError: when the run has no intact checkpoint, or one of another model.
     """
-    version, damage = snapshots.newest_intact(run / "checkpoints")
-    if version is None:
-        raise CourseError("; ".join([f"{run} has no intact checkpoint", *damage]) + ".")
-    load_weights(model, version / WEIGHTS)
-    return snapshots.step_of(version)
+    while True:
+        version, damage = snapshots.newest_intact(run / "checkpoints")
+        if version is None:
+            raise CourseError("; ".join([f"{run} has no intact checkpoint", *damage]) + ".")
+        try:
+            load_weights(model, version / WEIGHTS)
+        except OSError:
+            if version.exists():
+                raise
+            continue  # the run is going on, and has dropped it for newer ones
+        return snapshots.step_of(version)
 
 
 def _plain(value: Any, name: str) -> Any:

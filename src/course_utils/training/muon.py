@@ -121,6 +121,13 @@ class MuonAdamW(torch.optim.Optimizer):
                 self._adamw(parameters, group)
         return loss
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        # Where loaded, torch leaves a step count on the CPU, unless its group is called fused.
+        for parameter, entry in self.state.items():
+            if "step" in entry:
+                entry["step"] = entry["step"].to(parameter.device)
+
     def _muon(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
         gradients = _gradients(parameters)
         means = [self._remembered(p, "mean") for p in parameters]

@@ -14,7 +14,7 @@ are for what a rename cannot promise: disks that flip bits, copies that were cut
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from course_utils.errors import CourseError
@@ -77,7 +77,7 @@ def write(root: Path, step: int, fill: Callable[[Path], None], keep: int) -> Pat
     draft.rename(version)
     flush_folder(root)
     earlier = [other for other in versions(root) if step_of(other) < step]
-    wanted = {version, *earlier[len(earlier) - (keep - 1) :]}
+    wanted = {version, *earlier[max(0, len(earlier) - (keep - 1)) :]}
     for other in versions(root):
         if other not in wanted:
             _remove(other)
@@ -85,8 +85,10 @@ def write(root: Path, step: int, fill: Callable[[Path], None], keep: int) -> Pat
 
 
 def newest_intact(root: Path) -> tuple[Path | None, list[str]]:
-    """The newest version that verifies, and what is wrong with each newer one."""
-    sweep(root)
+    """The newest version that verifies, and what is wrong with each newer one.
+
+    Changes nothing, so that others may look while the run's process writes.
+    """
     damage: list[str] = []
     for version in reversed(versions(root)):
         try:
@@ -109,6 +111,13 @@ def verify(version: Path) -> None:
         promised = {name: (entry["bytes"], entry["sha256"]) for name, entry in manifest.items()}
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         raise DamagedError(f"{version.name} has no readable {MANIFEST}") from None
+    try:
+        _compare(version, promised)
+    except OSError as error:  # such as a version that its run's process has just dropped
+        raise DamagedError(f"{version.name} cannot be read: {error.strerror or error}") from None
+
+
+def _compare(version: Path, promised: Mapping[str, tuple[int, str]]) -> None:
     present = {path.name for path in version.iterdir()} - {MANIFEST}
     for name in sorted(present ^ promised.keys()):
         problem = "lacks" if name in promised else "has an unexpected"

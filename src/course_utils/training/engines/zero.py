@@ -203,16 +203,24 @@ class ZeroEngine(Engine):
     def _shared_state(self) -> dict[str, Any]:
         """What all parameters have in common: Adam's step count."""
         entry = self._state_of_a_part()
-        return {k: to_main_memory(v) for k, v in entry.items() if _is_shared(v)}
+        shared = {k: v for k, v in entry.items() if _is_shared(v)}
+        # With offloading DeepSpeed puts an Adam of its own in, which counts in a Python number.
+        return {
+            k: to_main_memory(v) if isinstance(v, Tensor) else torch.tensor(float(v))
+            for k, v in shared.items()
+        }
 
     def _make_state(self, example: dict[str, Any]) -> None:
         """The inner optimiser's state as it is after a first step, with nothing in it yet."""
         inner = self._zero.optimizer
+        counts_in_python = type(inner).__name__ == "DeepSpeedCPUAdam"
         for part in self._parts():
             inner.state[part] = {
-                key: value.clone() if _is_shared(value) else torch.zeros_like(part)
+                key: torch.zeros_like(part) if not _is_shared(value)
+                else int(value) if counts_in_python
+                else value.to(part.device, copy=True)
                 for key, value in example.items()
-            }
+            }  # fmt: skip
 
     def _link_state(self) -> None:
         """Let the parameters find their pieces of the state again.
