@@ -16,11 +16,13 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 
 # The numbers of whoever owns the shared volume: files on a NAS know people by their number only.
+# They may be taken in the image (a Mac's group is 20, which is `dialout` here): --non-unique.
 ARG UID=1000
 ARG GID=1000
 RUN if id ubuntu > /dev/null 2>&1; then userdel --remove ubuntu; fi \
-    && groupadd --gid "${GID}" course \
-    && useradd --no-log-init --create-home --uid "${UID}" --gid "${GID}" --shell /bin/bash course \
+    && groupadd --non-unique --gid "${GID}" course \
+    && useradd --no-log-init --create-home --non-unique --uid "${UID}" --gid "${GID}" \
+        --shell /bin/bash course \
     && install --directory --owner course --group course /shared /opt/conda
 
 USER ${UID}:${GID}

@@ -18,6 +18,7 @@ VOLUME /shared
 HEALTHCHECK --interval=30s --timeout=5s --start-period=60s --retries=3 \
     CMD ["curl", "--fail", "--silent", "--output", "/dev/null", "http://127.0.0.1:8888/api"]
 
-# tini passes signals on: `docker stop` reaches a training as SIGTERM, and it saves a checkpoint.
+# tini passes signals on: `docker stop` reaches the container's command as SIGTERM, and a training
+# that was started as the command saves a checkpoint.
 ENTRYPOINT ["/usr/bin/tini", "-g", "--", "/home/course/course/docker/entrypoint.sh"]
 CMD ["jupyter", "lab", "--ip=0.0.0.0", "--port=8888", "--no-browser", "--notebook-dir=/home/course/course"]

@@ -19,6 +19,7 @@ if [[ "$(id -u)" == 0 ]]; then
     user=() # in a container nobody is root, whoever builds it
 fi
 
-"$engine" build --file docker/1-cuda.Dockerfile "${base[@]}" "${user[@]}" --tag course-cuda docker
+# ${x[@]+…}: the bash of macOS, 3.2, calls an empty list unbound.
+"$engine" build --file docker/1-cuda.Dockerfile ${base[@]+"${base[@]}"} ${user[@]+"${user[@]}"} --tag course-cuda docker
 "$engine" build --file docker/2-conda.Dockerfile --tag course-conda .
 "$engine" build --file docker/3-jupyterlab.Dockerfile --tag course-lab .

@@ -3,6 +3,7 @@
     python labs/chat.py sft-nano
     python labs/chat.py sft-nano --prompt "What is 27 + 15?"
     echo "Who are you?" | python labs/chat.py sft-nano
+    python labs/chat.py sft-nano --use-mine            # through your solutions of the lessons
 
 A model that was only pretrained goes on with the text instead of answering it. In a conversation,
 /new begins another one and /quit (or Ctrl-D) ends it; Ctrl-C stops an answer.
@@ -17,9 +18,12 @@ import tyro
 
 from course_utils.errors import CourseError
 from course_utils.generation.chat import Chat, complete
+from course_utils.generation.fused import Writer
 from course_utils.generation.sampling import Sampling
+from course_utils.grading.mine import use_mine_in_lab
 from course_utils.recipes import run_lab
 from course_utils.serving.model import load_speaker
+from course_utils.training.language_run import load_language_model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +41,7 @@ class ChatConfig:
         repetition_penalty: Above 1, tokens that occurred become less likely.
         max_new_tokens: Longest answer.
         seed: Of the random choices; by default others every time.
+        use_mine: Write with your own verified solutions of the lessons in the library's place.
     """
 
     model: Annotated[str, tyro.conf.Positional] = "sft-nano"
@@ -49,6 +54,7 @@ class ChatConfig:
     repetition_penalty: float = 1.0
     max_new_tokens: int = 256
     seed: int | None = None
+    use_mine: bool = False
 
 
 def say(pieces) -> None:  # type: ignore[no-untyped-def]
@@ -90,7 +96,12 @@ def main(argv: Sequence[str]) -> None:
         seed=config.seed,
     )
     speaker = load_speaker(config.model)
-    model, tokenizer = speaker.model, speaker.tokenizer
+    model: Writer = speaker.model
+    tokenizer = speaker.tokenizer
+    if config.use_mine:
+        use_mine_in_lab()
+        # The speaker's model is made for speed, of the library's parts. This one has yours.
+        model, _ = load_language_model(config.model)
     if not speaker.chats:
         prompt = config.prompt if config.prompt is not None else input("Text to go on from: ")
         print(prompt, end="")

@@ -43,7 +43,7 @@ def zero_where_points_coincide(student, rng):
 
 
 def a_thousand_at_once(student, rng):
-    """Handles a thousand points against a thousand, which no Python loop does in time"""
+    """Handles a thousand points against a thousand, too many for two nested Python loops"""
     x = torch.randn(1000, 8, generator=rng)
     y = torch.randn(1000, 8, generator=rng)
     assert_close(student(x, y), true_distances(x, y), "A million distances", rtol=1e-3, atol=1e-2)

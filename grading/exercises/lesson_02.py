@@ -375,8 +375,8 @@ TRAINING_STEP = Exercise(
             ),
         ),
         Mutant(
-            says="You returned the loss as a tensor. It holds on to the whole graph of this step; "
-            "a list of a thousand such losses fills the memory. Return loss.item().",
+            says="You returned the loss as a tensor, still attached to its step's graph (and, on a "
+            "GPU, still there). Return loss.item().",
             why="loss prints like a number.",
             replace=("return loss.item()", "return loss"),
         ),
@@ -553,7 +553,9 @@ def ragged_last_batch(student: Any, rng: torch.Generator) -> None:
     """Every image counts the same, also in a last batch that is smaller"""
     model = small_model(rng)
     batches = exam(model, rng, [16, 16, 3], wrong=6)
-    assert_close(student(model, batches), 23 / 35, "10 of 16, 10 of 16 and 3 of 3 are right")
+    # An iterator, as in the lesson: it has no length, and can be gone through only once.
+    got = student(model, iter(batches))
+    assert_close(got, 23 / 35, "10 of 16, 10 of 16 and 3 of 3 are right")
 
 
 def in_evaluation_mode(student: Any, rng: torch.Generator) -> None:
@@ -636,6 +638,15 @@ EVALUATE = Exercise(
             "whoever prints it: f'{accuracy:.2%}'.",
             why="People speak of accuracy in per cent.",
             replace=("return correct / seen", "return 100 * correct / seen"),
+        ),
+        Mutant(
+            says="`batches` can be gone through only once: your second pass, which counts the "
+            "images, finds nothing there. Count them in the same loop.",
+            why="In a list they are still there.",
+            replace=(
+                "return correct / seen",
+                "return correct / sum(len(labels) for _, labels in batches)",
+            ),
         ),
         Mutant(
             says="Only the last batch counts: each one overwrites the right answers of those "

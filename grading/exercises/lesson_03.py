@@ -575,6 +575,14 @@ def skips_none(student: Any, rng: torch.Generator) -> None:
     assert_equal(parameters[1].grad is None, True, "A parameter that had no gradient has one now")
 
 
+def none_at_all(student: Any, rng: torch.Generator) -> None:
+    """Where no parameter has a gradient, the norm is zero"""
+    parameters = with_gradients(rng, 3.0)
+    for parameter in parameters:
+        parameter.grad = None
+    assert_equal(student(parameters, 1.0), torch.zeros(()), "The norm where there is no gradient")
+
+
 def not_finite(student: Any, rng: torch.Generator) -> None:
     """When the norm is not finite, the gradients stay and the norm says so"""
     for bad in (float("inf"), float("nan")):
@@ -598,7 +606,7 @@ CLIP = Exercise(
     points=5,
     minutes=15,
     difficulty=2,
-    checks=(shortens, one_factor, leaves_short, skips_none, not_finite),
+    checks=(shortens, one_factor, leaves_short, skips_none, none_at_all, not_finite),
     mutants=(
         Mutant(
             replace=(
@@ -660,6 +668,12 @@ CLIP = Exercise(
             says="Your gradients did not change: `gradient = gradient * factor` makes a new "
             "tensor and leaves `.grad` as it was. Use `mul_`.",
             why="For numbers in a list the same mistake is known; with tensors one forgets it.",
+        ),
+        Mutant(
+            replace=("    if not gradients:\n        return torch.zeros(())\n", ""),
+            says="When no parameter has a gradient, your list is empty and `torch.stack` fails. "
+            "Return `torch.zeros(())` then.",
+            why="After a `backward()` there are always some, so one never meets the case.",
         ),
         Mutant(
             replace=("torch.where(norm.isfinite(), factor, 1.0)", "factor"),
@@ -734,8 +748,57 @@ def detached(student: Any, rng: torch.Generator) -> None:
     loss = student(model, [(inputs[:5], labels[:5]), (inputs[5:], labels[5:])])
     expected = F.cross_entropy(model(inputs), labels).detach()
     assert_close(loss, expected, "The loss you return is not the big batch's")
-    message = "The loss still holds on to its graph, and to all activations with it: detach it"
+    message = "The loss is still attached to its graph: detach it"
     assert_equal(loss.requires_grad, False, message)
+
+
+class Kept:
+    """Lies beside what one forward pass keeps for `backward`, and is freed together with it."""
+
+    def __init__(self, size: int, watch: "MemoryWatch") -> None:
+        self.size, self.watch = size, watch
+        watch.waiting += size
+        watch.most.clamp_(min=int(watch.waiting))
+
+    def __del__(self) -> None:
+        self.watch.waiting -= self.size
+
+
+class MemoryWatch(nn.Module):
+    """A model that notes its largest batch, and the most examples it ever kept at once."""
+
+    largest: Tensor
+    waiting: Tensor
+    most: Tensor
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        for name in ("largest", "waiting", "most"):
+            self.register_buffer(name, torch.tensor(0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.largest.clamp_(min=len(x))
+        if not torch.is_grad_enabled():
+            return self.model(x)  # nothing is kept
+        kept = Kept(len(x), self)
+        with torch.autograd.graph.saved_tensors_hooks(lambda x: (x, kept), lambda pair: pair[0]):
+            return self.model(x)
+
+
+def one_at_a_time(student: Any, rng: torch.Generator) -> None:
+    """Only one micro-batch's activations are in memory at a time"""
+    model, inputs, labels = examples(rng)
+    expected = F.cross_entropy(model(inputs), labels).detach()
+    watch, sizes = MemoryWatch(model), [5, 4, 3]
+    loss = student(watch, list(zip(inputs.split(sizes), labels.split(sizes), strict=True)))
+    assert_close(loss, expected, "The loss you return is not the big batch's")
+    for found, what in (
+        (int(watch.largest), "Examples in one forward pass"),
+        (int(watch.most), "Examples whose activations waited for `backward` at the same time"),
+    ):
+        if found > max(sizes):
+            raise CheckFailure(f"{what}, of micro-batches of {sizes}", max(sizes), found)
 
 
 PART = 'F.cross_entropy(model(inputs), labels, reduction="sum") / n_examples'
@@ -747,7 +810,7 @@ ACCUMULATE = Exercise(
     points=5,
     minutes=15,
     difficulty=2,
-    checks=(one_micro_batch, equal_sizes, unequal_sizes, starts_afresh, detached),
+    checks=(one_micro_batch, equal_sizes, unequal_sizes, starts_afresh, one_at_a_time, detached),
     mutants=(
         Mutant(
             replace=(PART, "F.cross_entropy(model(inputs), labels) / len(micro_batches)"),
@@ -790,9 +853,27 @@ ACCUMULATE = Exercise(
         ),
         Mutant(
             replace=("total = total + loss.detach()", "total = total + loss"),
-            says="You add up losses with their graphs, so every micro-batch's memory stays alive: "
-            "just what accumulation is there to avoid. Add `loss.detach()`.",
-            why="The numbers are the same, and nothing complains until memory runs out.",
+            says="Your sum is still attached to graphs that `backward()` has already used up; a "
+            "second `backward()` on it fails. Add `loss.detach()`.",
+            why="The numbers are the same, and nothing complains.",
+        ),
+        Mutant(
+            replace=(
+                "for inputs, labels in micro_batches:",
+                "for inputs, labels in [map(torch.cat, zip(*micro_batches, strict=True))]:",
+            ),
+            says="You join the micro-batches and go through them at once. The gradient is right, "
+            "but the big batch is what did not fit. Give the model one after another.",
+            why="The gradient of the big batch is asked for, and this is the shortest way to it.",
+        ),
+        Mutant(
+            replace=(
+                "        loss.backward()\n        total = total + loss.detach()\n    return total",
+                "        total = total + loss\n    total.backward()\n    return total.detach()",
+            ),
+            says="You add up the losses and call `backward()` once, at the end. Until then the "
+            "activations of all micro-batches wait. Call it in the loop: it frees them.",
+            why="The loss of the big batch is the sum, and one goes backward from the loss.",
         ),
     ),
     hints=(

@@ -46,6 +46,10 @@ def like_torch(student: Any, rng: torch.Generator) -> None:
     query, key, value = questions(rng)
     expected = F.scaled_dot_product_attention(query, key, value)
     assert_close(student(query, key, value), expected, "Five queries, seven keys, no mask")
+    # The lesson draws maps with such values: the rows of an identity matrix.
+    other = draw(rng, 2, 3, 7, 5)
+    expected = F.scaled_dot_product_attention(query, key, other)
+    assert_close(student(query, key, other), expected, "Values of another width than the keys")
 
 
 def like_torch_masked(student: Any, rng: torch.Generator) -> None:
@@ -125,6 +129,12 @@ ATTEND = Exercise(
             "that makes the scores large: query.shape[-1].",
             why="The last two axes are easily confused.",
             replace=("math.sqrt(query.shape[-1])", "math.sqrt(query.shape[-2])"),
+        ),
+        Mutant(
+            says="You took the width of the values for the scale, and they may have another one. "
+            "The scores are dot products of queries and keys: √query.shape[-1].",
+            why="In most models the three are equally wide.",
+            replace=("math.sqrt(query.shape[-1])", "math.sqrt(value.shape[-1])"),
         ),
         Mutant(
             says="Your softmax goes over the queries. Each query distributes its attention over "
@@ -458,7 +468,8 @@ def one_group_each(student: Any, rng: torch.Generator) -> None:
     """With a key/value head for each query head, it is causal multi-head attention"""
     mine, reference = twins(student, rng, 4, 4)
     x = draw(rng, 2, 7, 20)
-    assert_close(mine(x, turns(0, 7)), reference(x, turns(0, 7)), "Four heads, seven tokens")
+    expected = reference(x, turns(0, 7))
+    assert_close(mine(x, turns(0, 7)), expected, "Four heads, seven tokens")
 
 
 def heads_in_groups(student: Any, rng: torch.Generator) -> None:
@@ -466,9 +477,10 @@ def heads_in_groups(student: Any, rng: torch.Generator) -> None:
     for n_heads, n_kv_heads in ((6, 2), (3, 1)):
         mine, reference = twins(student, rng, n_heads, n_kv_heads)
         x = draw(rng, 2, 7, 20)
+        expected = reference(x, turns(0, 7))
         assert_close(
             mine(x, turns(0, 7)),
-            reference(x, turns(0, 7)),
+            expected,
             f"{n_heads} query heads, {n_kv_heads} key/value heads",
         )
 
@@ -486,9 +498,8 @@ def given_mask(student: Any, rng: torch.Generator) -> None:
     """A given mask decides alone who sees whom"""
     mine, reference = twins(student, rng, 4, 2)
     x, visible = draw(rng, 2, 6, 20), some_visible(rng, 2, 1, 6, 6)
-    assert_close(
-        mine(x, turns(0, 6), visible), reference(x, turns(0, 6), visible), "With a random mask"
-    )
+    expected = reference(x, turns(0, 6), visible)
+    assert_close(mine(x, turns(0, 6), visible), expected, "With a random mask")
 
 
 def with_a_cache(student: Any, rng: torch.Generator) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from course_utils.grading import Exercise, Mutant, assert_close, assert_equal
-from course_utils.models.gpt import GPT, Block, GPTConfig, KVCache
+from course_utils.models.gpt import GPT, Block, GPTConfig, KVCache, YaRN
 from course_utils.models.gpt.model import visibility
 from course_utils.models.gpt.rope import rope_frequencies, rotation_tables
 
@@ -46,8 +46,9 @@ def norm_with(student: Any, weight: Tensor, eps: float = 1e-6) -> Any:
 def unit_size(student: Any, rng: torch.Generator) -> None:
     """With a weight of one, every token gets a root mean square of 1"""
     x = normal(rng, 5, 24) * torch.tensor([0.1, 1.0, 5.0, 30.0, 200.0])[:, None] + 1
+    expected = F.rms_norm(x, (24,), eps=1e-6)
     y = norm_with(student, torch.ones(24))(x)
-    assert_close(y, F.rms_norm(x, (24,), eps=1e-6), "The normalised tokens are off")
+    assert_close(y, expected, "The normalised tokens are off")
 
 
 def learned_weight(student: Any, rng: torch.Generator) -> None:
@@ -63,8 +64,9 @@ def tiny_inputs(student: Any, rng: torch.Generator) -> None:
     """eps stands under the root, so that a token of zeros stays zero and not nan"""
     x = 0.05 * normal(rng, 4, 10)
     x[1] = 0
+    expected = F.rms_norm(x, (10,), eps=0.01)
     y = norm_with(student, torch.ones(10), eps=0.01)(x)
-    assert_close(y, F.rms_norm(x, (10,), eps=0.01), "With eps = 0.01 and small inputs y is off")
+    assert_close(y, expected, "With eps = 0.01 and small inputs y is off")
 
 
 def half_precision(student: Any, rng: torch.Generator) -> None:
@@ -177,7 +179,8 @@ def by_hand(mlp: Any, x: Tensor) -> Tensor:
 def one_token(student: Any, rng: torch.Generator) -> None:
     """One token comes out as the formula says"""
     mlp, x = swiglu_with(student, rng, 6, 10), 2 * normal(rng, 6)
-    assert_close(mlp(x), by_hand(mlp, x), "The output differs from down(silu(gate(x)) · up(x))")
+    expected = by_hand(mlp, x)
+    assert_close(mlp(x), expected, "The output differs from down(silu(gate(x)) · up(x))")
 
 
 def many_tokens(student: Any, rng: torch.Generator) -> None:
@@ -185,7 +188,8 @@ def many_tokens(student: Any, rng: torch.Generator) -> None:
     mlp = swiglu_with(student, rng, 8, 20)
     for shape in ((3, 8), (2, 7, 8)):
         x = 2 * normal(rng, *shape)
-        assert_close(mlp(x), by_hand(mlp, x), f"x of shape {shape}: the output is off")
+        expected = by_hand(mlp, x)
+        assert_close(mlp(x), expected, f"x of shape {shape}: the output is off")
 
 
 def open_gate(student: Any, rng: torch.Generator) -> None:
@@ -207,8 +211,8 @@ def swiglu_gradients(student: Any, rng: torch.Generator) -> None:
     mlp, x = swiglu_with(student, rng, 5, 9), normal(rng, 4, 5)
     inputs = [x.requires_grad_(), mlp.gate.weight, mlp.up.weight, mlp.down.weight]
     direction = normal(rng, 4, 5)
-    found = torch.autograd.grad((mlp(x) * direction).sum(), inputs, allow_unused=True)
     expected = torch.autograd.grad((by_hand(mlp, x) * direction).sum(), inputs)
+    found = torch.autograd.grad((mlp(x) * direction).sum(), inputs, allow_unused=True)
     for name, got, want in zip(("x", "gate", "up", "down"), found, expected, strict=True):
         assert_close(got, want, f"The gradient of {name} is off")
 
@@ -292,7 +296,8 @@ def passes_the_stream(student: Any, rng: torch.Generator) -> None:
                 block.attention.output.weight.copy_(torch.eye(16, 32) * (name == "attention"))
                 block.mlp.down.weight.copy_(torch.eye(16, 24) * (name == "mlp"))
         message = f"With weights by which {name} adds something, the stream comes out wrong"
-        assert_close(mine(x, rotation), theirs(x, rotation), message)
+        expected = theirs(x, rotation)
+        assert_close(mine(x, rotation), expected, message)
 
 
 def whole_block(student: Any, rng: torch.Generator) -> None:
@@ -302,7 +307,8 @@ def whole_block(student: Any, rng: torch.Generator) -> None:
         x = size * normal(rng, 3, 7, SMALL.d_model)
         rotation = rotation_of(0, 7)
         message = f"A stream of size {size:g} comes out wrong"
-        assert_close(mine(x, rotation), theirs(x, rotation), message)
+        expected = theirs(x, rotation)
+        assert_close(mine(x, rotation), expected, message)
 
 
 def respects_the_mask(student: Any, rng: torch.Generator) -> None:
@@ -321,7 +327,7 @@ def goes_on_from_the_cache(student: Any, rng: torch.Generator) -> None:
     mine, theirs = twins(student, Block, SMALL, rng)
     x = normal(rng, 1, 6, SMALL.d_model)
     found = []
-    for block in (mine, theirs):
+    for block in (theirs, mine):
         cache = KVCache(SMALL, batch=1, capacity=8)
         cache.keys.zero_(), cache.values.zero_()
         parts = []
@@ -331,7 +337,7 @@ def goes_on_from_the_cache(student: Any, rng: torch.Generator) -> None:
             cache.advance(part.shape[1])
         found.append((torch.cat(parts, dim=1), cache.keys[1, :, :, :6]))
     message = "Six tokens, the last one with a cache"
-    for got, want, what in zip(*found, ("the stream is off", "layer 1 of it is off"), strict=True):
+    for want, got, what in zip(*found, ("the stream is off", "layer 1 of it is off"), strict=True):
         assert_close(got, want, f"{message}: {what}")
 
 
@@ -339,9 +345,11 @@ def drops_updates(student: Any, rng: torch.Generator) -> None:
     """Dropout falls on what is added, never on the stream itself"""
     x, rotation = normal(rng, 2, 5, SMALL.d_model), rotation_of(0, 5)
     mine, theirs = twins(student, Block, replace(SMALL, dropout=1.0), rng)
-    assert_close(mine(x, rotation), theirs(x, rotation), "Out of training, the stream is off")
+    expected = theirs(x, rotation)
+    assert_close(mine(x, rotation), expected, "Out of training, the stream is off")
     message = "In training with a dropout of 1 every update is 0, so the stream must come out as is"
-    assert_close(mine.train()(x, rotation), x, message)
+    stream = x.clone()
+    assert_close(mine.train()(x, rotation), stream, message)
 
 
 ATTENDED = "attended = self.attention(self.attention_norm(x), rotation, visible, cache, layer)"
@@ -454,12 +462,15 @@ BLOCK = Exercise(
 
 
 def same_logits(student: Any, rng: torch.Generator) -> None:
-    """The same weights give the library's logits, tied or not"""
-    for config in (SMALL, replace(SMALL, tied=False, n_layers=1, n_kv_heads=1)):
+    """The same weights give the library's logits, tied or not, with YaRN too"""
+    stretched = replace(SMALL, yarn=YaRN(factor=4.0, original_context=16))
+    for config in (SMALL, replace(SMALL, tied=False, n_layers=1, n_kv_heads=1), stretched):
         mine, theirs = twins(student, GPT, config, rng)
         tokens = torch.randint(config.vocab, (2, 7), generator=rng)
-        message = f"The logits of a model with {config.n_layers} blocks are off"
-        assert_close(mine(tokens), theirs(tokens), message)
+        also = " and YaRN" if config.yarn else ""
+        message = f"The logits of a model with {config.n_layers} blocks{also} are off"
+        expected = theirs(tokens)
+        assert_close(mine(tokens), expected, message)
 
 
 def looks_back_only(student: Any, rng: torch.Generator) -> None:
@@ -491,8 +502,9 @@ def reads_piece_by_piece(student: Any, rng: torch.Generator) -> None:
     tokens = torch.randint(SMALL.vocab, (2, 9), generator=rng)
     cache = KVCache(SMALL, batch=2, capacity=12)
     cache.keys.zero_(), cache.values.zero_()
+    expected = theirs(tokens)
     parts = [mine(piece, cache=cache) for piece in tokens.split([4, 1, 3, 1], dim=1)]
-    assert_close(torch.cat(parts, dim=1), theirs(tokens), "Logits of text in four pieces are off")
+    assert_close(torch.cat(parts, dim=1), expected, "Logits of text in four pieces are off")
     assert_equal(cache.length, 9, "The cache counts wrongly: after nine tokens its length is off")
 
 
@@ -500,7 +512,7 @@ def model_gradients(student: Any, rng: torch.Generator) -> None:
     """Gradients reach every weight"""
     mine, theirs = twins(student, GPT, SMALL, rng, std=0.15)
     tokens = torch.randint(SMALL.vocab, (2, 6), generator=rng)
-    for model in (mine, theirs):
+    for model in (theirs, mine):
         logits = model(tokens[:, :-1])
         F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten()).backward()
     for (name, found), (_, expected) in zip(
@@ -536,6 +548,13 @@ MODEL = Exercise(
             says="Your positions always start at 0. With a cache the new tokens stand after those "
             "it holds: start at `cache.length`.",
             why="Without a cache it is right.",
+        ),
+        Mutant(
+            replace=("rotation = rotation_tables(positions, self.frequencies, self.config.yarn)",
+                     "rotation = rotation_tables(positions, self.frequencies)"),
+            says="`self.config.yarn` does not reach `rotation_tables`: a model whose context was "
+            "stretched (YaRN) scales its tables a little.",
+            why="It has a default value, and no model of this lesson needs it.",
         ),
         Mutant(
             replace=(
@@ -612,7 +631,7 @@ WIDE = GPTConfig(
 def in_units(parameter: Tensor) -> float:
     """A sample's standard deviation, in units of what it should be before any factor for the
     depth, and so coarse that only wrong ones differ."""
-    return round(2 * parameter.shape[1] ** 0.5 * parameter.detach().std().item(), 1)
+    return round(2 * parameter.shape[-1] ** 0.5 * parameter.detach().std().item(), 1)
 
 
 def initialised(student: Any, rng: torch.Generator, config: GPTConfig = WIDE) -> GPT:
@@ -637,6 +656,10 @@ def small_matrices(student: Any, rng: torch.Generator) -> None:
     for name, part in parts.items():
         message = f"The standard deviation of {name}.weight, in units of 0.5 / √columns, is off"
         assert_equal(in_units(part.weight), 1.0, message)
+    stack = nn.ParameterDict({"experts": torch.zeros(3, 30, 90)})
+    student(stack, WIDE.n_layers)
+    message = "Three matrices in one parameter: the deviation, in units of 0.5 / √columns, is off"
+    assert_equal(in_units(stack["experts"]), 1.0, message)
 
 
 def smaller_writers(student: Any, rng: torch.Generator) -> None:
@@ -746,11 +769,17 @@ INITIALISE = Exercise(
         Mutant(
             replace=(STD, "std = INIT_GAIN / math.sqrt(parameter.shape[0])"),
             says="You divide by the root of the rows, the outputs. An output is a sum over the "
-            "inputs: what counts is the number of columns, `parameter.shape[1]`.",
+            "inputs: what counts is the number of columns, `parameter.shape[-1]`.",
             why="The first number of a shape comes to mind first.",
         ),
         Mutant(
-            replace=(STD, "std = INIT_GAIN / parameter.shape[1]"),
+            replace=(STD, "std = INIT_GAIN / math.sqrt(parameter.shape[1])"),
+            says="In a stack of matrices (lesson 13 has one for each expert) you take the rows for "
+            "the columns. Columns are the last axis, `parameter.shape[-1]`.",
+            why="Every weight of this lesson has two axes.",
+        ),
+        Mutant(
+            replace=(STD, "std = INIT_GAIN / parameter.shape[-1]"),
             says="The root is missing: divide by √columns. Random terms add up to the root of "
             "their number, not to their number.",
             why="A mean would divide by the number.",
@@ -789,7 +818,7 @@ INITIALISE = Exercise(
         "writes into the stream, and with its shape.",
         "`parameter.ndim < 2` is true for the norms: `continue`. "
         '`name.endswith(("attention.output.weight", "mlp.down.weight"))` for the writers.',
-        "std = INIT_GAIN / math.sqrt(parameter.shape[1]), for writers divided by "
+        "std = INIT_GAIN / math.sqrt(parameter.shape[-1]), for writers divided by "
         "math.sqrt(2 * n_layers); then nn.init.normal_(parameter, std=std).",
     ),
 )  # fmt: skip

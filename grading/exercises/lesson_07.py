@@ -180,7 +180,7 @@ POSITION = Exercise(
         ),
     ),
     hints=(
-        "Which epoch is this step in, and the how-manieth step of that epoch is it? `divmod` "
+        "Which epoch is this step in, and which step of that epoch, counted from 0? `divmod` "
         "answers both at once.",
         "An epoch has `steps_per_epoch(batch_size, n)` steps, and its order is "
         "`shuffled(seed, epoch, n)`.",

@@ -279,7 +279,7 @@ def returns_all(student: Any, rng: torch.Generator) -> None:
     """`write` returns all keys and values of the layer so far, in their order"""
     cache, parts = made(student), [pair(rng, seq) for seq in (4, 1, 1, 3)]
     for number, (keys, values) in enumerate(parts, start=1):
-        found = cache.write(1, keys, values)
+        found = cache.write(1, keys.clone(), values.clone())
         expected = tuple(torch.cat(side, dim=2) for side in zip(*parts[:number], strict=True))
         assert_close(found, expected, f"Piece {number} of 4, 1, 1 and 3 positions: keys and values")
         cache.advance(keys.shape[2])
@@ -292,7 +292,7 @@ def layers_apart(student: Any, rng: torch.Generator) -> None:
     for seq in (2, 3):
         for layer, parts in written.items():
             parts.append(pair(rng, seq))
-            found = cache.write(layer, *parts[-1])
+            found = cache.write(layer, *(part.clone() for part in parts[-1]))
             expected = tuple(torch.cat(side, dim=2) for side in zip(*parts, strict=True))
             assert_close(found, expected, f"Layer {layer}: keys and values")
         cache.advance(seq)
@@ -303,7 +303,7 @@ def stays_in_its_room(student: Any, rng: torch.Generator) -> None:
     """What is written lies in the room that was allocated, which does not grow"""
     cache = made(student, capacity=6)
     keys, values = pair(rng, 3)
-    cache.write(2, keys, values)
+    cache.write(2, keys.clone(), values.clone())
     for name, room, new in (("keys", cache.keys, keys), ("values", cache.values, values)):
         expected = torch.zeros(SMALL.n_layers, 2, SMALL.n_kv_heads, 6, SMALL.head_dim)
         expected[2, :, :, :3] = new
@@ -313,10 +313,10 @@ def stays_in_its_room(student: Any, rng: torch.Generator) -> None:
 def rewinds(student: Any, rng: torch.Generator) -> None:
     """After `rewind`, new positions take the place of the forgotten ones"""
     cache, first, second = made(student), pair(rng, 5), pair(rng, 2)
-    cache.write(0, *first)
+    cache.write(0, *(part.clone() for part in first))
     cache.advance(5)
     cache.rewind(3)
-    found = cache.write(0, *second)
+    found = cache.write(0, *(part.clone() for part in second))
     expected = tuple(torch.cat((a[:, :, :3], b), 2) for a, b in zip(first, second, strict=True))
     assert_close(found, expected, "Five positions, back to three, two more: keys and values")
 
@@ -694,8 +694,8 @@ ACCEPT = Exercise(
     hints=(
         "A loop over `enumerate(guesses.tolist())`, which returns at the first guess that is not "
         "kept. After the loop all were kept.",
-        "Keep guess x if torch.rand((), generator=generator) < target[i, x] / draft[i, x]. "
-        "`draw(probabilities, generator)` draws one token.",
+        "Keep guess x if torch.rand((), generator=generator, device=draft.device) < "
+        "target[i, x] / draft[i, x]. `draw(probabilities, generator)` draws one token.",
         "missing = (target[i] - draft[i]).clamp(min=0); return [*kept, draw(missing / "
         "missing.sum(), generator)]. After the loop: [*kept, draw(target[-1], generator)].",
     ),

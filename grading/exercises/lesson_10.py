@@ -115,6 +115,11 @@ DECODE = Exercise(
     checks=(normal_numbers, below_the_smallest, the_last_exponent, other_shapes),
     mutants=(
         Mutant(
+            replace=("mantissa = fields(bits.long(), format)", "mantissa = fields(bits, format)"),
+            says="Patterns may come as uint8, where 1 − 7 is 250: widen them first, `bits.long()`.",
+            why="With int64 patterns it is right.",
+        ),
+        Mutant(
             replace=("(~subnormal).double()", "1.0"),
             says="You give subnormal numbers a leading 1 too. Where the exponent field is 0 there "
             "is none: the mantissa alone is the number, down to 0 itself.",
@@ -160,9 +165,8 @@ DECODE = Exercise(
         ),
     ),
     hints=(
-        "Take the pattern apart first: `sign, exponent, mantissa = fields(bits, format)`. All "
-        "three "
-        "are tensors, so decide with `torch.where`, not with `if`.",
+        "Take the pattern apart first: `sign, exponent, mantissa = fields(bits.long(), format)`. "
+        "All three are tensors, so decide with `torch.where`, not with `if`.",
         "leading = (exponent != 0); power = torch.where(exponent == 0, 1, exponent) − format.bias; "
         "size = (leading + mantissa / 2^m) · torch.exp2(power.double()), all in float64.",
         "For the last exponent, 2^exponent_bits − 1: with `finite_only`, NaN where the mantissa is "
@@ -689,7 +693,7 @@ SCALER = Exercise(
     hints=(
         "`unscale` first: `optimizer.param_groups` is a list of dicts, each with its \"params\". "
         "`gradient.div_(self.factor)` works in place.",
-        "In `step`, everything hangs on what `self.unscale(optimizer)` returns. False: "
+        "In `step`, everything depends on what `self.unscale(optimizer)` returns. False: "
         "factor · backoff, counter 0, return False.",
         "True: clip_grad_norm(parameters, max_norm) if a limit is given, optimizer.step(), count; "
         "at "

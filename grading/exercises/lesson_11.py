@@ -180,7 +180,8 @@ def output_with_product(student: Any, rng: torch.Generator) -> None:
         for shape in ((10,), (2, 5, 10)):
             x = normal(rng, *shape)
             message = f"{settings or 'alpha 7.5'}, x of shape {shape}: the output is off"
-            assert_close(layer(x), expected_output(layer, base, x), message, atol=1e-4)
+            expected = expected_output(layer, base, x)
+            assert_close(layer(x), expected, message, atol=1e-4)
 
 
 def what_it_amounts_to(student: Any, rng: torch.Generator) -> None:
@@ -214,14 +215,14 @@ def drops_out(student: Any, rng: torch.Generator) -> None:
     seed = pick(rng, 0, 1000)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        y = layer(x)
-        torch.manual_seed(seed)
         seen = F.dropout(x, 0.5)
-    expected = base(x) + 2.5 * F.linear(F.linear(seen, layer.down), layer.up)
+        expected = base(x) + 2.5 * F.linear(F.linear(seen, layer.down), layer.up)
+        torch.manual_seed(seed)
+        y = layer(x)
     assert_close(y, expected.detach(), "In training, dropout 0.5: the output is off", atol=1e-4)
     layer.eval()
-    assert_close(layer(x), expected_output(layer, base, x), "In eval mode: the output is off",
-                 atol=1e-4)  # fmt: skip
+    expected = expected_output(layer, base, x)
+    assert_close(layer(x), expected, "In eval mode: the output is off", atol=1e-4)
 
 
 LAYER = Exercise(

@@ -223,10 +223,12 @@ def pulls_them_apart(student: Any, rng: torch.Generator) -> None:
     chosen, rejected, reference_chosen, reference_rejected = four(rng)
     chosen.requires_grad_()
     rejected.requires_grad_()
-    loss, *_ = student(chosen, rejected, reference_chosen, reference_rejected, beta=0.5)
     margin = 0.5 * (chosen - reference_chosen - rejected + reference_rejected).detach()
-    found = gradient(loss.sum() + 0 * rejected.sum(), chosen)
-    assert_close(found, -0.5 * (-margin).sigmoid(), "The gradient for the chosen answers")
+    push = 0.5 * (-margin).sigmoid()
+    for name, answers, expected in (("chosen", chosen, -push), ("rejected", rejected, push)):
+        loss, *_ = student(chosen, rejected, reference_chosen, reference_rejected, beta=0.5)
+        found = gradient(loss.sum() + 0 * answers.sum(), answers)  # 0 where nothing flows
+        assert_close(found, expected, f"The gradient for the {name} answers")
 
 
 def rewards_without_beta(
@@ -304,6 +306,12 @@ DPO = Exercise(
             ),
             says="The rewards come in the wrong order: first that of the chosen answer.",
             why="Nothing in their values tells them apart.",
+        ),
+        Mutant(
+            replace=("(rejected - reference_rejected)", "(rejected.detach() - reference_rejected)"),
+            says="The rejected answers get no gradient. Then the chosen ones rise, and nothing "
+            "pushes the others down: both come from the model that learns.",
+            why="The loss is the same, and what one does not want looks like a mere comparison.",
         ),
     ),
     hints=(
@@ -456,8 +464,26 @@ def price_of_moving(student: Any, rng: torch.Generator) -> None:
     given = some_answers(rng)
     given["spoken"] = torch.ones_like(given["spoken"])
     given["advantages"] = torch.zeros(5)
-    expected = 0.7 * kl_estimate(given["log_probs"], given["reference"]).mean(dim=1)
-    assert_close(student(**given, kl_weight=0.7), expected, "With advantages of 0")
+    log_probs, reference = given["log_probs"], given["reference"]
+    expected = 0.7 * kl_estimate(log_probs, reference).mean(dim=1)
+    loss = student(**given | {"log_probs": log_probs.requires_grad_()}, kl_weight=0.7)
+    assert_close(loss, expected, "With advantages of 0")
+    expected = 0.7 * (1 - (reference - log_probs.detach()).exp()) / 6
+    assert_close(gradient(loss, log_probs), expected, "With advantages of 0, the gradient")
+
+
+def only_the_learner_moves(student: Any, rng: torch.Generator) -> None:
+    """Gradients go to log_probs alone: old and reference stay what they are"""
+    given = some_answers(rng)
+    log_probs = given["log_probs"].clone().requires_grad_()
+    expected = gradient(grpo_loss(**given | {"log_probs": log_probs}), log_probs)
+    for name in ("log_probs", "old", "reference"):
+        given[name].requires_grad_()
+    found = gradient(student(**given), given["log_probs"])
+    assert_close(found, expected, "The gradient of log_probs")
+    for name in ("old", "reference"):
+        found = gradient(student(**given).sum() + 0 * given[name].sum(), given[name])
+        assert_close(found, torch.zeros(5, 6), f"`{name}` gets a gradient, and would move too")
 
 
 def all_of_it(student: Any, rng: torch.Generator) -> None:
@@ -476,7 +502,7 @@ GRPO = Exercise(
     points=5,
     minutes=25,
     difficulty=3,
-    checks=(first_update, four_ways_to_move, price_of_moving, all_of_it),
+    checks=(first_update, four_ways_to_move, price_of_moving, all_of_it, only_the_learner_moves),
     mutants=(
         Mutant(
             replace=("gain = torch.minimum(", "gain = torch.maximum("),
@@ -534,6 +560,28 @@ GRPO = Exercise(
             replace=("loss.where(spoken, 0).sum(dim=1)", "loss.sum(dim=1)"),
             says="The places outside the answer count too. Set them to 0 before you add up.",
             why="The division already knows the answer's length.",
+        ),
+        Mutant(
+            replace=(
+                "kl_estimate(log_probs, reference.detach())",
+                "kl_estimate(log_probs.detach(), reference.detach())",
+            ),
+            says="Your KL term has the right size and no gradient, so it holds nobody back. It "
+            "needs log_probs as they are: only the reference is detached.",
+            why="A KL divergence is mostly something that one logs, and logs are detached.",
+        ),
+        Mutant(
+            replace=("old.detach()", "old"),
+            says="`old` gets a gradient. It is what the model thought when it drew the answers, "
+            "and that does not change any more: detach it. Where `old` is log_probs itself, the "
+            "gradient of the ratio would be 0.",
+            why="Usually it was stored without a graph, and nobody notices.",
+        ),
+        Mutant(
+            replace=("reference.detach()", "reference"),
+            says="The reference gets a gradient, and would run after the model that it is to hold "
+            "back. Detach it.",
+            why="Usually the reference runs under no_grad, and nobody notices.",
         ),
     ),
     hints=(

@@ -161,7 +161,7 @@ def to_the_byte(student: Any, rng: torch.Generator) -> None:
 
 
 def with_offload(student: Any, rng: torch.Generator) -> None:
-    """With offload, the optimiser's states do not count"""
+    """With offload, the optimiser's states do not count, and the stage is at least 1"""
     n = 100 * number(rng, 10, 50)
     for per_parameter in (6, 4, 2, 1):
         memory = per_parameter * n
@@ -185,14 +185,16 @@ PLAN = Exercise(
     ),
     mutants=(
         Mutant(
-            replace=("for stage in range(4):", "for stage in (3, 2, 1, 0):"),
+            replace=("for stage in range(1 if offload else 0, 4):",
+                     "for stage in reversed(range(1 if offload else 0, 4)):"),
             says="You begin with stage 3, which fits most often, and communicates most. Begin with "
             "stage 0, and take the first that fits.",
             why="To be on the safe side.",
         ),
         Mutant(
-            replace=("for stage in range(4):", "for stage in range(3):"),
-            says="You never try stage 3: `range(3)` ends with 2.",
+            replace=("for stage in range(1 if offload else 0, 4):",
+                     "for stage in range(1 if offload else 0, 3):"),
+            says="You never try stage 3: a range that stops at 3 ends with 2.",
             why="It is easily off by one.",
         ),
         Mutant(
@@ -221,6 +223,12 @@ PLAN = Exercise(
             why="Parameters can be offloaded too, in stage 3.",
         ),
         Mutant(
+            replace=("range(1 if offload else 0, 4)", "range(4)"),
+            says="With offload you propose stage 0. Offloading is a part of ZeRO: there is none "
+            "without a stage, so begin with 1.",
+            why="With the optimiser's states gone, stages 0 and 1 need the same memory.",
+        ),
+        Mutant(
             replace=("kept = bytes_per_rank(n_parameters, ranks, stage)",
                      "kept = bytes_per_rank(n_parameters, 1, stage)"),
             says="You divide among one rank only, so that all stages need the same. Give "
@@ -235,8 +243,8 @@ PLAN = Exercise(
         ),
     ),
     hints=(
-        "For each stage, from 0 on: how many bytes are left when the model has its own? How many "
-        "rows fit into that? If at least one does, this is the stage.",
+        "For each stage, from 0 on (with offload from 1 on): how many bytes are left when the "
+        "model has its own? How many rows fit into that? If at least one does, this is the stage.",
         "room = (memory − sum(bytes_per_rank(…).values())) // row. Among the divisors of `rows` "
         "take the largest that is at most `room`.",
     ),

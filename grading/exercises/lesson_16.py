@@ -161,7 +161,7 @@ def many_pieces(student: Any, rng: torch.Generator) -> None:
 
 
 def hardly_ever(student: Any, rng: torch.Generator) -> None:
-    """A piece of seconds in a month without interruptions: no digit is lost, none is rounded"""
+    """Tiny pieces, interruptions a century apart: no digit is lost; the number is not rounded"""
     work, interval = between(rng, 1, 2), 1e-6
     expected = expected_hours(work, interval, 1e-7, 0.1, 1e6)
     message = "Tiny pieces, interruptions every million hours: the hours are off"

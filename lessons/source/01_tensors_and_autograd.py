@@ -22,7 +22,6 @@
 # - derive the backward pass of a linear layer, and train with it.
 
 # %% tags=["setup"]
-import time
 from collections.abc import Callable
 from graphlib import TopologicalSorter
 
@@ -33,6 +32,7 @@ from torch.nn import functional as F
 
 from course_utils import budget, check, diagrams, plots, verified
 from course_utils.data.images import load_images
+from course_utils.measure import milliseconds
 from course_utils.models.autograd import Scalar
 from course_utils.models.metrics import accuracy
 from course_utils.training.seeding import seeded_normal
@@ -105,22 +105,15 @@ def all_differences(x: Tensor, y: Tensor) -> Tensor:
     return (x[:, None] - y).square().sum(dim=2).sqrt()
 
 
-def milliseconds(function: Callable, *arguments: Tensor) -> float:
-    """The best of three runs: everything else only adds to the time."""
-    times = []
-    for _ in range(3):
-        began = time.perf_counter()
-        function(*arguments)
-        times.append(1000 * (time.perf_counter() - began))
-    return min(times)
-
-
 limits = {two_loops: 128, one_loop: 2048, all_differences: 512, pairwise_distances: 2048}
 measured = {}
 for function, largest in limits.items():
     done = sorted({n for n in sizes if n <= largest})
     points = [seeded_normal((2, n, features), seed=n) for n in done]
-    measured[function.__name__] = (done, [milliseconds(function, x, y) for x, y in points])
+    measured[function.__name__] = (
+        done,
+        [milliseconds(function, x, y, repeats=3) for x, y in points],
+    )
 
 plots.curves(
     measured,
@@ -132,7 +125,7 @@ plots.curves(
 )
 
 # %% [markdown] lang="en"
-# Each axis is logarithmic: one line on the grid is a factor of ten. A Python loop pays for every step; a tensor operation pays once, and then works at the speed of the hardware. That is why there are no loops over pixels, words or examples in this course.
+# Each axis is logarithmic: one line on the grid is a factor of ten. A Python loop pays for every step; a tensor operation pays once, and then works at the speed of the hardware. That is why there are no loops over pixels or examples inside a model.
 #
 # With the distances you already have a classifier. To read a digit, look for the most similar one that you know, and give the same answer. This is called the *nearest neighbour* method, and there is nothing to train.
 
@@ -294,7 +287,7 @@ for name, (steps, wrong) in errors.items():
 #
 # ## 6 · Automatic differentiation
 #
-# A model has millions of weights. Measuring takes two evaluations of the model for each of them. There is a way to get **all** derivatives for about the price of one evaluation, exactly. It is the idea behind deep learning's success, and it is nothing but the chain rule, applied in the right order.
+# A model has millions of weights. Measuring takes two evaluations of the model for each of them. There is a way to get **all** derivatives for the price of about three evaluations, exactly. It is the idea behind deep learning's success, and it is nothing but the chain rule, applied in the right order.
 #
 # While a program computes, let every number remember which numbers it was made from, and its derivative by each of them. For a product $a \cdot b$, these are $b$ and $a$. The class `Scalar` does just that (read it in `course_utils/models/autograd.py`, it is short). The result is a graph.
 
@@ -350,7 +343,7 @@ print(" → ".join(path))
 # %% [markdown] lang="en"
 # Two things about PyTorch's version are worth knowing:
 #
-# - `backward()` **adds** to `.grad`. Call it for two losses, and you have the gradient of their sum. That is useful (lesson 07), and it is why a training loop needs `zero_grad()`.
+# - `backward()` **adds** to `.grad`. Call it for two losses, and you have the gradient of their sum. That is useful (lesson 03), and it is why a training loop needs `zero_grad()`.
 # - Recording costs memory: all values stay until backward has used them. Under `torch.no_grad()` nothing is recorded, which is right for testing.
 #
 # ## 7 · Backward through a layer
@@ -387,7 +380,7 @@ def measured_gradient(weight: Tensor) -> Tensor:
 difference = (measured_gradient(weight) - backward_pass(weight)).abs().max()
 print(f"largest difference between the two: {difference:.1e}")
 print(
-    f"measured, {2 * weight.numel()} forward passes: {milliseconds(measured_gradient, weight):8.2f} ms"
+    f"measured, {2 * weight.numel()} forward passes: {milliseconds(measured_gradient, weight, repeats=3):8.2f} ms"
 )
 print(f"computed, one forward and one backward:  {milliseconds(backward_pass, weight):8.2f} ms")
 

@@ -55,12 +55,12 @@ from course_utils.training.trainer import Trainer
 
 # %%
 def valley(point: Float[Tensor, "... 2"]) -> Float[Tensor, "..."]:
-    """A long valley, turned by 25 degrees: thirty times as steep across as along."""
+    """A long valley, turned by 25 degrees: sixty times as steep across as along."""
     x, y = point[..., 0], point[..., 1]
     turn = math.radians(25)
     along = math.cos(turn) * x + math.sin(turn) * y
     across = math.cos(turn) * y - math.sin(turn) * x
-    return 0.5 * (along**2 + 30 * across**2)
+    return 0.5 * (along**2 + 60 * across**2)
 
 
 def descend(make_optimizer: Callable, steps: int = 40) -> Float[Tensor, "points 2"]:
@@ -81,9 +81,9 @@ def height(path: Tensor) -> str:
 
 
 ways = {
-    "gradient descent": descend(partial(SGD, lr=0.06, momentum=0.0)),
-    "with momentum": descend(partial(SGD, lr=0.03, momentum=0.8)),
-    "AdamW": descend(partial(AdamW, lr=0.15, weight_decay=0.0)),
+    "gradient descent": descend(partial(SGD, lr=0.03, momentum=0.0)),
+    "with momentum": descend(partial(SGD, lr=0.015, momentum=0.8)),
+    "AdamW": descend(partial(AdamW, lr=0.3, weight_decay=0.0)),
 }
 plots.descents(
     valley,
@@ -92,7 +92,7 @@ plots.descents(
 )
 
 # %% [markdown] lang="en"
-# Plain gradient descent jumps from wall to wall and hardly moves along the valley. A smaller learning rate would stop the jumping, and make it slower still. A larger one would throw it out. The other two have found ways around that. You are going to build both.
+# Plain gradient descent jumps from wall to wall, and creeps along the valley. A smaller learning rate would stop the jumping, and make it slower still. A larger one would throw it out. The other two have found ways around that. You are going to build both.
 #
 # ## 2 · Momentum
 #
@@ -114,7 +114,7 @@ plots.descents(
 # Now play with the two numbers. Momentum grows downwards, the learning rate to the right.
 
 # %%
-learning_rates = (0.005, 0.03, 0.06, 0.075)
+learning_rates = (0.0025, 0.015, 0.03, 0.0375)
 momenta = (0.0, 0.8, 0.95)
 
 ways = {}
@@ -127,7 +127,7 @@ plots.descents(valley, ways, columns=len(learning_rates))
 # %% [markdown] lang="en"
 # Read it row by row:
 #
-# - **Without momentum**, the first learning rate crawls and the last one is lost. Across the valley the slope is 30 times the distance from the floor. A step of more than 2/30 of the slope lands higher on the other wall than it started, and so on up. The steepest direction limits the learning rate, and the flattest one needs all it can get.
+# - **Without momentum**, the first learning rate crawls and the last one is lost. Across the valley the slope is 60 times the distance from the floor. A step of more than 2/60 of the slope lands higher on the other wall than it started, and so on up. The steepest direction limits the learning rate, and the flattest one needs all it can get.
 # - **With some momentum**, the learning rate that was lost works well.
 # - **With too much**, the ball rolls past the star and back, many times.
 #
@@ -172,14 +172,14 @@ def decay_of(make_optimizer: Callable) -> dict[str, tuple[Sequence[float], list[
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.4), sharey=True)
 for axes, title, make_optimizer in (
-    (left, "Adam + L2: loud weights do not decay", torch.optim.Adam),
+    (left, "Adam + L2: the louder, the less decay", torch.optim.Adam),
     (right, "AdamW: all weights decay alike", partial(AdamW, rule=adamw)),
 ):
     lines = decay_of(partial(make_optimizer, lr=1e-3, weight_decay=0.8))
     plots.curves(lines, title=title, xlabel="step", ylabel="mean weight", axes=axes)
 
 # %% [markdown] lang="en"
-# Adam divides *everything* in the gradient by $\sqrt{s}$, the penalty too. So the weights with the largest gradients are hardly decayed at all, and the quiet ones far too much. AdamW keeps the two apart.
+# Adam divides *everything* in the gradient by $\sqrt{s}$, the penalty too. So the weights with the largest gradients lose less than half of what they should, and the quiet ones far too much. AdamW keeps the two apart.
 #
 # Your AdamW is exact. Is it fast? PyTorch's `fused=True` works through all parameters in one go, without a new tensor for every line of the formula.
 
@@ -642,11 +642,11 @@ for axes, (name, (data, width, weight_decay)) in zip(panels, variants.items(), s
 #
 # ## 8 · Keep a record
 #
-# By now you have trained dozens of networks, and their numbers are gone with the next run of a cell. That is fine for seconds. For hours it is not. The course's `Trainer` is the loop that you know, grown up: everything from this lesson (schedule, clipping, accumulation) and checkpoints, mixed precision, many GPUs. It trains every model from here on.
+# By now you have trained dozens of networks, and their numbers are gone with the next run of a cell. That is fine for seconds. For hours it is not. The course's `Trainer` is the loop that you know, grown up: everything from this lesson (schedule, clipping, accumulation) and checkpoints, mixed precision, many GPUs. It trains the language models from lesson 07 on.
 #
 # It writes a line of numbers to `metrics.jsonl` every few steps. With `tracking="wandb"` it also logs to **Weights & Biases**, a website that draws and compares runs. We keep it *offline*: nothing leaves your machine, and no account is needed.
 #
-# Here is a convolutional network, trained with your optimiser and your schedule. The settings were chosen on held-out images; now, once, the test images may speak.
+# Here is a convolutional network, trained with your optimiser and your schedule. The settings were chosen on held-out images. Nothing will be chosen any more, so the test images may now be watched.
 
 # %%
 steps = budget(smoke=20, cpu=400, gpu=2000)
@@ -700,7 +700,7 @@ for axes, (key, title) in zip(
 # %% [markdown] lang="en"
 # (Why is the training loss the higher one? It is measured on shifted images, and with *label smoothing*: the targets are not quite 0 and 1, so it cannot reach zero.)
 #
-# Two commands for a terminal. `course runs` lists your runs and draws their curves. And if you have a wandb account one day, this sends the run there:
+# Two commands for a terminal. `course runs` lists your runs; `course runs --plot curves.png` draws their curves. And if you have a wandb account one day, this sends the run there:
 #
 # ```
 # wandb login

@@ -477,12 +477,12 @@ def with_bars(tokens: Iterable[Token]) -> str:
 
 
 print(f"{'digits may be joined':25} our pieces")
-for n in (1233, 1234, 1235, 12345, 123456, 99_999, 100_000):
+for n in (1233, 1234, 1235, 12345, 51234, 123456, 99_999, 100_000):
     joined = apply_merges(str(n).encode(), rank)
     print(f"{with_bars(joined):25} {with_bars(cut(str(n), merges))}")
 
 # %% [markdown] lang="en"
-# With joined digits, look for the token `34`. In 1234 it means thirty-four, in 12345 three hundred and forty: tokens are cut from the left, but the value of a digit counts from the right. To add two such numbers, a model has to learn by heart which digits each token consists of, and what they are worth at each place. With single digits it can learn what you learned at school. Keep this in mind for lesson 09, where your chat model adds.
+# With joined digits, look for the token `34`. In 1234 it means thirty-four, in 12345 three hundred and forty. Where a number is cut depends on which merges were learned first (`12` was the second, so 51234 is cut behind the 5), not on what its digits are worth. To add two such numbers, a model has to learn by heart which digits each token consists of, and what they are worth at each place. With single digits it can learn what you learned at school. Keep this in mind for lesson 09, where your chat model adds.
 #
 # ## 11 · A question
 #

@@ -212,7 +212,7 @@ for name, sizes in series.items():
 #
 # Now everything is there. Tokens become vectors by a table, the blocks work on them one after the other, a last norm, and the output layer compares each vector with every token's own: the dot products are the **logits**. Small models use the same table at both ends (*tied* embeddings): a token's vector is what stands for it, coming in and going out.
 #
-# You write `features`, the way through the model. Three of its arguments belong to later lessons and are only passed on: `documents` and `first` say which tokens must not see each other, `cache` remembers what has been read. `visibility` makes the mask of them, with the `causal_mask` of lesson 05.
+# You write `features`, the way through the model. Three of its arguments belong to later lessons and are only passed on (except that you ask `cache` for its `length` and tell it to `advance`): `documents` and `first` say which tokens must not see each other, `cache` remembers what has been read. `visibility` makes the mask of them, with the `causal_mask` of lesson 05.
 
 # %% exercise="gpt.model"
 
@@ -469,9 +469,9 @@ for name, preset in PRESETS.items():
 #
 # ## 9 · An experiment: take something out
 #
-# Everything in a block seems to be there for a reason. Is it? Take parts out and train. Each variant starts from the same weights and sees the same batches of the story.
+# Everything in a block seems to be there for a reason. Is it? Take parts out and train. All variants see the same batches of the story, and all but the last start from the same weights.
 #
-# **Play with this one.** Write down what you expect first: which part will be missed most? Afterwards add a variant of your own. Without rotation (`model.frequencies.zero_()`), how does the model know where a token is? What about twice the depth and half the width?
+# **Play with this one.** Write down what you expect first: which part will be missed most? Afterwards add a variant of your own. Without rotation (`model.frequencies.zero_()`), how does the model know where a token is? What about twice the depth and half the width? (A variant whose name stands in `shapes` too gets a shape of its own.)
 
 # %%
 steps, peak = budget(smoke=3, cpu=160), 5e-3
@@ -527,10 +527,11 @@ variants: dict[str, Callable[[nn.Module], object]] = {
     "no additions": without_additions,
     "PyTorch's first weights": pytorch_defaults,
 }
+shapes: dict[str, GPTConfig] = {}  # such as {"deep and narrow": replace(small, n_layers=8, …)}
 series, began = {}, time.perf_counter()
 for name, change in variants.items():
     torch.manual_seed(0)
-    model = GPT(small)
+    model = GPT(shapes.get(name, small))
     change(model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=peak, betas=(0.9, 0.95))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, peak, total_steps=steps)

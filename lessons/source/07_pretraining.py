@@ -179,7 +179,7 @@ print(f"{sum(p.numel() for p in model.parameters()):,} parameters")
 # %% [markdown] lang="en"
 # ## 6 · Training
 #
-# Everything comes together in the `Trainer` that the labs use. The blocks' matrices learn with Muon, the rest with AdamW (lesson 03); the learning rate warms up and falls along a cosine. Ten times during the run we measure the held-out loss, and let the model continue a text.
+# Everything comes together in the `Trainer` that the labs use. The blocks' matrices learn with **Muon**: it takes the running mean of the gradient, and makes all its singular values about equal, so that a step moves in every direction and not only in the few strongest (`training/muon.py`; lesson 11 shows what singular values are). The rest learns with AdamW (lesson 03). The learning rate warms up and falls along a cosine. Ten times during the run we measure the held-out loss, and let the model continue a text.
 
 # %%
 steps = budget(smoke=20, cpu=250, gpu=3000)
@@ -191,22 +191,24 @@ def pretrain(
     steps: int,
     model: torch.nn.Module | None = None,
     *,
+    length: int = context,
     stop_after: int | None = None,
     optimizer: str = "muon",
     lr_muon: float = 0.02,
     **settings,
 ) -> Run:
     """One run, from its beginning or from where it was stopped; returns its folder to read from."""
+    rows = batch_size * context // length  # as many tokens in each step, whatever their length
     if model is None:
         torch.manual_seed(0)
-        model = gpt.GPT(shape)
+        model = gpt.GPT(replace(shape, context=length))
     task = CorpusTask(
         train=corpus.train,
         validation=corpus.validation,
-        context=context,
-        batch_size=batch_size,
+        context=length,
+        batch_size=rows,
         bytes_of=bytes_of_tokens(tokenizer),
-        evaluation_rows=budget(smoke=4, cpu=64),
+        evaluation_rows=budget(smoke=4, cpu=64) * context // length,
     )
     callbacks = [StopAfter(stop_after)] if stop_after else []
     if name == "lesson-07":
@@ -218,9 +220,7 @@ def pretrain(
         make_optimizer(model, optimizer, lr=3e-3, lr_muon=lr_muon, weight_decay=0.1, beta2=0.95),
         partial(warmup_cosine, warmup=steps // 20, total=steps),
         task,
-        TrainConfig(
-            name=name, steps=steps, batch_size=batch_size, clip=1.0, log_every=1, **settings
-        ),
+        TrainConfig(name=name, steps=steps, batch_size=rows, clip=1.0, log_every=1, **settings),
         recipe={"model": shape_of(model.config)},
         files={TOKENIZER: tokenizer.tokenizer.to_str()},
         callbacks=callbacks,
@@ -243,7 +243,7 @@ text_pictures.pretraining_curves(rows, vocab=tokenizer.vocab_size)
 
 # %%
 held_out = "".join(
-    tokenizer.decode(corpus.validation.tokens[a:b])
+    tokenizer.decode(corpus.validation.tokens[a : b - 1])  # bits per byte leave <|endoftext|> out
     for a, b in zip(corpus.validation.starts[:-1], corpus.validation.starts[1:], strict=True)
 ).encode()
 last = rows[-1]
@@ -257,7 +257,7 @@ text_pictures.compression_bars(
 )
 
 # %% [markdown] lang="en"
-# A language model **is** a compressor: with an arithmetic coder behind it, it would shrink this held-out text to just that size. (The zip programs start from nothing at every file; your model has read the other nineteen twentieths.)
+# A language model **is** a compressor: with an arithmetic coder behind it, it would shrink this held-out text to about that size. (It is measured on some rows, spread over all of the text. And the zip programs start from nothing at every file; your model has read the other nineteen twentieths.)
 #
 # Here is what it wrote as it learned, always from the same beginning and with the same luck:
 
@@ -327,6 +327,7 @@ print(f"In one part or in four: the losses differ by {largest:.1e} at most (roun
 
 # %%
 lrs = budget(smoke=(0.01, 0.02), cpu=(0.005, 0.02, 0.08))
+lengths = budget(smoke=(context // 2,), cpu=(4 * context,))
 play_steps = budget(smoke=4, cpu=40, gpu=600)
 
 runs = {}
@@ -338,6 +339,10 @@ for lr_muon in lrs:
 runs["AdamW alone"] = pretrain(
     "lesson-07-adamw", play_steps, optimizer="adamw", progress="off"
 ).metrics()
+for length in lengths:
+    runs[f"context {length}"] = pretrain(
+        f"lesson-07-context-{length}", play_steps, length=length, progress="off"
+    ).metrics()
 text_pictures.loss_traces(runs, smoothed=True)
 for name, rows in runs.items():
     print(f"{name:14} held-out loss {rows[-1]['val_loss']:.3f} after {rows[-1]['elapsed_s']:.0f} s")

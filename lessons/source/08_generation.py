@@ -25,7 +25,7 @@
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -47,6 +47,7 @@ from course_utils.generation.sampling import (
 )
 from course_utils.generation.speculative import draw, speculate
 from course_utils.grading.mine import use_mine
+from course_utils.measure import milliseconds
 from course_utils.models.gpt import GPT, PRESETS, GPTConfig
 from course_utils.tokenizer.fast import FastBPE
 
@@ -309,30 +310,13 @@ print("the same text:", results[True] == results[False])
 
 
 # %%
-def synchronise() -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize()  # a GPU works in the background: wait until it is done
-
-
 @torch.no_grad()
-def milliseconds(work: Callable[[], object], repetitions: int = budget(smoke=2, cpu=9)) -> float:
-    """The shortest time of a piece of work: other programs can only make it longer."""
-    times = []
-    for _ in range(repetitions + 1):
-        synchronise()
-        began = time.perf_counter()
-        work()
-        synchronise()
-        times.append(1000 * (time.perf_counter() - began))
-    return min(times[1:])
-
-
 def next_token_ms(model: GPT, batch: int, length: int, cached: bool = True) -> float:
     """Time for one more token when `length` are there; their contents do not matter."""
-    weight = model.embedding.weight
+    weight, repeats = model.embedding.weight, budget(smoke=2, cpu=9)
     if not cached:
         whole = torch.zeros(batch, length + 1, dtype=torch.long, device=device)
-        return milliseconds(lambda: model.output(model.features(whole)[:, -1]))
+        return milliseconds(lambda: model.output(model.features(whole)[:, -1]), repeats=repeats)
     cache = KVCache(model.config, batch, length + 1, dtype=weight.dtype, device=device)
     cache.keys.zero_(), cache.values.zero_()
     one = torch.zeros(batch, 1, dtype=torch.long, device=device)
@@ -341,7 +325,7 @@ def next_token_ms(model: GPT, batch: int, length: int, cached: bool = True) -> f
         cache.rewind(length)
         model(one, cache=cache)
 
-    return milliseconds(step)
+    return milliseconds(step, repeats=repeats)
 
 
 lengths = budget(smoke=(16, 64, 200), cpu=(16, 64, 128, 256, 384, 500))
@@ -375,7 +359,7 @@ plots.curves(
 # %%
 llama = GPTConfig(
     vocab=128_256, d_model=4096, n_layers=32, n_heads=32, n_kv_heads=8, head_dim=128, d_ff=14_336,
-    context=131_072, tied=False,
+    context=131_072, tied=False, qk_norm=False,
 )  # fmt: skip
 print(f"{llama.n_parameters():,} parameters, {2 * llama.n_parameters() / 1e9:.1f} GB in bfloat16")
 for length in (1, 8_192, 131_072):

@@ -81,7 +81,7 @@ def pretrain_now():
         checkpoints=1,
     )
     language_trainer(model, task, tokenizer, config, identity={"data": data}).train()
-    return model.eval(), tokenizer
+    return model.cpu().eval(), tokenizer  # the trainer took it to the GPU, if there is one
 
 
 try:
@@ -307,11 +307,11 @@ for piece in chat.reply("What is 48 + 39?"):
     print(piece, end="")
 
 # %% [markdown] lang="en"
-# It is easy to find its limits. Three-digit numbers? It has never seen one, and fails. "What is 12 plus 12 plus 12?" The same. It has learned exactly what it was shown, and a bit of what follows from it. Larger models are shown more.
+# It is easy to find its limits. Three-digit numbers to add? It has seen them in answers only, never in a question, and fails. "What is 12 plus 12 plus 12?" The same. It has learned exactly what it was shown, and a bit of what follows from it. Larger models are shown more.
 #
 # ## 9 · Play
 #
-# What happens without the mask, when it learns the questions as well? Does it matter whether the model was pretrained? Fewer sums: when does it stop to understand, and begin to learn by heart? Choose one, and predict before you run it.
+# What happens without the mask, when it learns the questions as well? Does it matter whether the model was pretrained? Choose one, and predict before you run it. And with fewer sums (`n_sums` in section 5; run on from there), when does it stop understanding and start learning by heart?
 
 # %%
 variants = {
@@ -328,7 +328,8 @@ for variant, choice in variants.items():
     train_side = corpus.train
     if not choice.get("mask", True):
         train_side = replace(train_side, learn=train_side.learn | True)
-    settings = replace(config, name=f"lesson-09-{len(variant)}", steps=play_steps, evaluations=1)
+    called = f"lesson-09-{variant.replace(' ', '-')}"
+    settings = replace(config, name=called, steps=play_steps, evaluations=1)
     variant_task = replace(task, train=train_side)
     run = language_trainer(learner, variant_task, tokenizer, settings, identity={"play": variant})
     found = run.train().metrics

@@ -72,7 +72,7 @@ device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 precision_pictures.bit_layouts(0.1, FORMATS)
 
 # %% [markdown] lang="en"
-# None of them holds 0.1 exactly; the number on the right is what they hold. Look at **bf16**: it is an fp32 that is cut off in the middle. The same exponent, so the same reach, with 8 binary digits left. **fp16** keeps more digits, and pays with reach. **tf32** is what NVIDIA's tensor cores make of fp32 unless told otherwise: it lies in memory as fp32, and its last 13 bits are ignored in products. The two **fp8** formats share 7 bits between reach and sharpness.
+# None of them holds 0.1 exactly; the number on the right is what they hold. Look at **bf16**: it is an fp32 that is cut off in the middle. The same exponent, so the same reach, with 8 binary digits left. **fp16** keeps more digits, and pays with reach. **tf32** is what NVIDIA's tensor cores can make of fp32: PyTorch allows it in convolutions, and in matrix products only after `torch.set_float32_matmul_precision("high")`. It lies in memory as fp32, and its last 13 bits are ignored in products. The two **fp8** formats share 7 bits between reach and sharpness.
 #
 # The rule for reading them is short:
 #
@@ -103,7 +103,7 @@ precision_pictures.ranges(FORMATS)
 # %% [markdown] lang="en"
 # ## 2 · Rounding
 #
-# Nearly no result of a computation is a number of the format. So after *every* operation it is rounded to the nearest one. How far away is that? Neighbours of a number $x$ are $2^{e-m}$ apart, with $2^e \le |x|$ and $m$ mantissa bits: the gap doubles whenever the number does.
+# Nearly no result of a computation is a number of the format. So after *every* operation it is rounded to the nearest one. How far away is that? Neighbours of a number $x$ are $2^{e-m}$ apart, with $2^e \le |x| < 2^{e+1}$ and $m$ mantissa bits: the gap doubles whenever the number does.
 
 # %%
 precision_pictures.spacings((FP32, BF16, FP16, E5M2, E4M3))
@@ -114,12 +114,12 @@ precision_pictures.spacings((FP32, BF16, FP16, E5M2, E4M3))
 # %% exercise="formats.round"
 
 # %% [markdown] lang="en"
-# **Predict.** For each line: what comes out? Cover the right column, decide, and only then look. You know all you need: 11, 8, 4 and 3 binary digits, and the ends of the formats.
+# **Predict.** For each line: what comes out? Cover the right column, decide, and only then look. You know all you need: 11, 8, 4 and 3 binary digits, and the ends of the formats. (All numbers that an overflow or a tie depends on are numbers of the format.)
 
 # %%
 questions = [
     (BF16, "256 + 1", 256.0 + 1.0),
-    (BF16, "257 + 2", 257.0 + 2.0),
+    (BF16, "258 + 1", 258.0 + 1.0),
     (FP16, "2048 + 1", 2048.0 + 1.0),
     (FP16, "300 · 300", 300.0 * 300.0),
     (BF16, "300 · 300", 300.0 * 300.0),
@@ -129,7 +129,7 @@ questions = [
     (FP16, "1/5000 / 5000", 0.0002 / 5000),
     (E4M3, "17", 17.0),
     (E4M3, "500", 500.0),
-    (E5M2, "0.3 · 3", 0.3 * 3),
+    (E5M2, "1.25 · 1.25", 1.25 * 1.25),
 ]
 for format, words, exact in questions:
     found = round_to(torch.tensor([exact], dtype=torch.float64), format).item()
@@ -277,7 +277,7 @@ plots.curves(
 )
 
 # %% [markdown] lang="en"
-# Each curve follows the truth for a while, and then it stands still: with $m$ mantissa bits, near $2^{m+1}$ times the size of a term. Hardware knows this. Tensor cores and AMX multiply 16-bit numbers and **accumulate in fp32**. Autocast keeps softmax, norms and losses in fp32 for the same reason.
+# E5M2 stands still at 8 and bf16 at 256: with $m$ mantissa bits, at $2^{m+1}$ times the largest term. fp16's turn would come at 2,048, after more than 4,000 terms, and fp32's at 16.8 million, both beyond the right edge. (The quick profile is too short for bf16 as well.) Hardware knows this. Tensor cores and AMX multiply 16-bit numbers and **accumulate in fp32**. Autocast keeps softmax, norms and losses in fp32 for the same reason.
 #
 # ### And so do the weights
 #
@@ -393,7 +393,7 @@ precision_pictures.techniques(list(ways), times, memory, title=f"One step of {ro
 print(f"The weights take {weights:.0f} MB, their gradients as much, AdamW's two means twice that.")
 
 # %% [markdown] lang="en"
-# Read it like a bill. The memory on the right is what a step needs on top of weights and optimiser state: the gradients, which no technique makes smaller here, and the activations, which are what the techniques cut. Accumulation and recomputing pay for it with time. How much time bf16 saves hangs on the hardware: see what the cell above said about yours.
+# Read it like a bill. The memory on the right is what a step needs on top of weights and optimiser state: the gradients, which no technique makes smaller here, and the activations, which are what the techniques cut. Accumulation and recomputing pay for it with time. How much time bf16 saves depends on the hardware: see what the cell above said about yours.
 #
 # Two things in it surprise people. bf16 does **not** halve the memory: the gradients stay in fp32, so does what the norms compute, and autocast keeps a 16-bit copy of every weight beside it. And accumulation *on top of* recomputing can need more than recomputing alone. With a single part, activations are at their most before there is any gradient; with four, the first part's gradients lie there while the second goes forward. Techniques do not simply add up, so measure the combination that you mean to use.
 #

@@ -219,7 +219,7 @@ lora_pictures.thin_matrices(width=576, rank=8)
 # Four decisions make it work.
 #
 # - **How it starts.** The model should begin as it was. So the product must be zero. But not both factors: each one's gradient contains the other, and two zeros would stay zero for ever. `down` starts random, `up` starts at zero.
-# - **The order.** First `down`, then `up`. The other way round you would build the large matrix that you wanted to avoid.
+# - **The order.** First `down`, then `up`. Multiplying up · down first would build the large matrix that you wanted to avoid.
 # - **The scale** $s$. More about it below.
 # - **Merging.** After training, $s \cdot \text{up} \cdot \text{down}$ can be added to $W$. The layer then costs what it always cost. Or keep it apart: then one model can wear many adapters, one at a time.
 
@@ -295,7 +295,7 @@ lora_pictures.learned_and_forgotten(
 #
 # ## 4 · Which layers
 #
-# The first paper put LoRA on queries and values only. Today one takes all linear layers: at the same number of trained weights that works better. To say which ones are meant, libraries take the **ends of names**, with wildcards.
+# The first paper put LoRA on queries and values only. Today one takes all linear layers: at the same number of trained weights that works better. To say which ones are meant, PEFT takes the **ends of names** in a list, or one regular expression; we take ends of names, with wildcards.
 
 # %% exercise="lora.matches"
 
@@ -305,7 +305,7 @@ lora_pictures.learned_and_forgotten(
 # %% exercise="lora.trainable_share"
 
 # %% [markdown] lang="en"
-# Below is the shape of SmolLM2-135M, a small real model whom you will meet soon. On the meta device tensors have a shape and no numbers, so nothing has to be loaded to count.
+# Below is the shape of SmolLM2-135M, a small real model which you will meet soon. On the meta device tensors have a shape and no numbers, so nothing has to be loaded to count.
 
 # %%
 smollm2 = gpt.GPTConfig(
@@ -517,7 +517,7 @@ for name, (settings, lr) in variants.items():
 # - A **memory plan**: weights, gradients, optimiser; and why QLoRA shrinks the first.
 # - A recipe for a **real model** on your own machine, with a before and an after.
 #
-# **Where it lives.** `course_utils/models/lora.py` (the layer), `adapters.py` (PEFT's files), `pretrained.py` (SmolLM2 and the Hub as your GPT). The lab: `python labs/lora.py`; `python labs/lora.py --recipe lora-nano` adapts your own chat model of lesson 09.
+# **Where it lives.** `course_utils/models/lora.py` (the layer), `adapters.py` (PEFT's files), `pretrained.py` (SmolLM2 and the Hub as your GPT). The lab: `python labs/lora.py`; `python labs/lora.py --recipe lora-nano --base lesson-09` adapts your own chat model of lesson 09.
 #
 # **Next:** lesson 12 opens the 4 bits, and lesson 13 teaches by preference and reward, for which adapters are handy.
 #

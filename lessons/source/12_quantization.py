@@ -14,7 +14,7 @@
 #
 # This lesson goes down to four bits: sixteen different values for a weight. Done carelessly, that destroys a model. Done well, you hardly notice. You will write what makes the difference, try it on a real model, and take the model out of Python in the format that runs on phones and laptops.
 #
-# **About 120 minutes. You need** lessons 06 and 08.
+# **About 120 minutes. You need** lessons 06 and 08 (and 11 for section 9).
 #
 # After this lesson you can
 # - turn numbers into small integers and back, with and without a zero point,
@@ -380,7 +380,7 @@ del integers, activations, seen
 #
 # Integers are evenly spaced. Weights are not: they are a bell. With 4 bits, the outer values of a group are hardly used, and the middle is crowded. Why not put the sixteen values where the weights are?
 #
-# If the weights of a group are normally distributed, the best places are the **quantiles** of the normal distribution: cut the bell into pieces of equal area, and put a value into each. Then all values are used about equally often. The data type is called **NF4**, for NormalFloat with 4 bits, and it comes from QLoRA, which made it possible to fine-tune a model with 65 billion parameters on a single graphics card.
+# If the weights of a group are normally distributed, one natural place is the **quantiles** of the normal distribution: cut the bell into pieces of equal area, and put a value into each. If the numbers were exactly that normal distribution, all values would be used about equally often. The data type is called **NF4**, for NormalFloat with 4 bits, and it comes from QLoRA, which made it possible to fine-tune a model with 65 billion parameters on a single graphics card.
 #
 # Each group of 64 weights is divided by its largest magnitude, so that it lies between −1 and 1; for each weight the index of the nearest level is stored. Two details: zero should be exact, and the two ends must be finite. The docstring has the rule.
 
@@ -411,7 +411,7 @@ for scheme in ("int4-g64", "nf4", "int4-g64-double", "nf4-double"):
     )
 
 # %% [markdown] lang="en"
-# At the same size, NF4 is closer. The two ends stick out in the picture, because every group has one weight that *is* its largest magnitude.
+# At the same size, NF4 is closer, and its values are used more evenly than int4's. Not equally: dividing by each group's largest pulls the rest towards the middle, so the outer levels are used least. The two ends stick out in the picture, because every group has one weight that *is* its largest magnitude.
 #
 # `double` quantizes the scales as well. A float32 scale for 64 weights is half a bit each. The scales are numbers like any others, so they become 8-bit integers, in blocks of 256: about an eighth of a bit, for no error that one could see.
 #
@@ -444,7 +444,7 @@ print(f"  before {tuple(weight.shape)!s:14} {weight.dtype}  {weight.nbytes:,} by
 # %% [markdown] lang="en"
 # ## 8 · The whole model
 #
-# `quantize_linears` replaces the linear layers of any model by quantized ones, ours or one of transformers. The embedding, which also makes the logits, stays as it is. Perplexity is measured in float32; for the speed the rest of the model is in bfloat16.
+# `quantize_linears` replaces the linear layers of any model by quantized ones, ours or one of transformers. The embedding, which also makes the logits, stays as it is. Perplexity is measured in float32, for the first row in bfloat16; for the speed the rest of the model is in bfloat16.
 #
 # **Play with this one**: which schemes? A name is the kind (`int8`, `int4`, `nf4`), who shares a scale (nothing: the matrix, `-channel`, `-g32`), and `-zero` or `-double`. To leave some layers out, there are `targets` and `skip`.
 
@@ -489,7 +489,7 @@ for scheme, text in texts.items():
 # %% [markdown] lang="en"
 # Read it from top to bottom.
 #
-# - **8 bits with a scale for each row** cost nothing that can be measured. There is no reason for 16 bits at inference.
+# - **8 bits with a scale for each row** cost nothing that can be measured. For writing one text there is hardly a reason for 16 bits.
 # - **4 bits with a scale for the matrix** are the end of the model: you can read what it writes. The same 4 bits with scales for groups are a working model again.
 # - **NF4** is the best of those that take 4 to 5 bits.
 # - The models do not become four times smaller, because the embedding stays. In a model this small it is a fifth of all parameters; in a large one it hardly counts.
@@ -628,6 +628,8 @@ folder.rmdir()
 #
 # **Where it lives.** `course_utils/models/quant/`: `affine.py`, `normal_float.py`, `packing.py`, `calibrate.py`, and `linear.py` with the layer; `models/gguf_writer.py`. `labs/lora.py --quantize nf4` trains adapters on a frozen 4-bit model, and `course export RUN --to gguf FILE` writes what you trained for llama.cpp.
 #
+# **Next:** lesson 13, *Preferences and distillation*: what a model learns when nobody can show it the answer.
+#
 # **Further reading**
 # - B. Jacob et al., *Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference*, 2018: scales and zero points.
 # - T. Dettmers et al., *LLM.int8(): 8-bit Matrix Multiplication for Transformers at Scale*, 2022: the outliers.
@@ -635,3 +637,4 @@ folder.rmdir()
 # - E. Frantar et al., *GPTQ: Accurate Post-Training Quantization for Generative Pre-trained Transformers*, 2023: rounding that makes up for its own errors.
 # - J. Lin et al., *AWQ: Activation-aware Weight Quantization for LLM Compression and Acceleration*, 2024.
 # - T. Dettmers et al., *QLoRA: Efficient Finetuning of Quantized LLMs*, 2023: NF4, double quantization, adapters.
+# - D. Yoshida, *NF4 Isn't Information Theoretically Optimal (and that's Good)*, 2023: why its values are not used equally often, and which levels have the smallest error.

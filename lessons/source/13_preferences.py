@@ -343,7 +343,7 @@ preference_pictures.soft_targets(
 )
 
 # %% [markdown] lang="en"
-# A temperature above 1 brings the small differences out. The student is softened the same way, and compared by a KL divergence. Which of the two divergences, matters when the student cannot do everything that the teacher does:
+# A temperature above 1 brings the small differences out. The student is softened the same way, and compared by a KL divergence. Which of the two divergences one takes matters when the student cannot do everything that the teacher does:
 
 # %%
 preference_pictures.two_directions()
@@ -415,7 +415,7 @@ preference_pictures.compare(taught, title="The same sums, the same steps")
 #
 # $$\text{balance} = n \sum_e f_e \, P_e$$
 #
-# It is 1 when all experts have equal shares, and more otherwise. $f$ is a count and has no gradient. $P$ has one, and the busier the expert, the more of it: the overworked are chosen less.
+# It is 1 when all experts have equal shares. Where those that are chosen more often are also the more probable ones, as nearly always, it is more. $f$ is a count and has no gradient. $P$ has one, and the busier the expert, the more of it: the overworked are chosen less.
 
 # %% exercise="moe.balance_loss"
 
@@ -524,6 +524,8 @@ preference_pictures.what_it_says({"before": said(base), "after": said(playing)},
 # - A habit: never report a reward without the KL divergence and a held-out exam beside it.
 #
 # **Where it lives.** `course_utils/alignment/` has the losses, `training/preference_task.py`, `group_task.py` and `distillation_task.py` what the trainer sees. The labs are `labs/dpo.py` (on your own pairs with `--data my_pairs.jsonl`), `labs/grpo.py` (`--tasks` takes any generator of reasoning-gym) and `labs/distill.py`. Experts are an option of the GPT, in `models/gpt/moe.py`: `labs/pretrain.py --recipe nano-moe`.
+#
+# **Next:** lesson 14, *Data parallel*: the same training on many processes.
 #
 # **Further reading**
 # - R. Rafailov et al., *Direct Preference Optimization*, 2023.

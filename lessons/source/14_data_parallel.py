@@ -171,7 +171,7 @@ parallel_pictures.ring_grids(
 
 # %%
 worlds = range(2, 17)
-size = 5040  # divides by nearly all of them
+size = 5040  # is divisible by nearly all of them
 
 
 @collective
@@ -362,7 +362,6 @@ parallel_pictures.timelines(
 # %%
 for name, run in {"equally fast": quiet, "rank 1 held up": slow}.items():
     for rank, timeline in enumerate(run):
-        total = timeline.spans[-1].end - timeline.spans[0].start
         waited = timeline.seconds("wait")
         print(
             f"{name:15} rank {rank}: computed {1000 * timeline.seconds('compute'):5.0f} ms, "

@@ -40,7 +40,7 @@ from course_utils.parallel.launch import launch
 from course_utils.parallel.link import Link
 from course_utils.parallel.memory import ENGINES, activation_bytes, traffic_per_step
 from course_utils.parallel.simulate import collective, simulate
-from course_utils.paths import course_root, runs_dir
+from course_utils.paths import course_root
 from course_utils.training.optim import adamw
 
 # %% [markdown] lang="en"
@@ -56,7 +56,7 @@ from course_utils.training.optim import adamw
 # | Adam's mean | 4 | fp32 |
 # | Adam's mean square | 4 | fp32 |
 #
-# Sixteen bytes, of which only two are what we call the model. Three quarters belong to the optimiser, who needs them for a moment in each step, to update every parameter in the same way on every rank. In plain data parallelism N ranks do the same sums on the same numbers, N times.
+# Sixteen bytes, of which only two are what we call the model. Three quarters belong to the optimiser, which needs them for a moment in each step, to update every parameter in the same way on every rank. In plain data parallelism N ranks do the same sums on the same numbers, N times.
 #
 # So let each rank update only a part of the parameters, its **shard**, and keep the optimiser's numbers of that part only. That is stage 1. For this a rank needs only its shard of the gradients, so the others can go as soon as they are summed: stage 2. And the parameters themselves can be in shards, if each layer's are gathered just before they are needed: stage 3.
 
@@ -79,7 +79,7 @@ parallel_pictures.memory_bars(
 )
 
 # %% [markdown] lang="en"
-# **What does it cost?** Not as much as one would think. In lesson 14, an all-reduce was a reduce-scatter and an all-gather of the *gradients*. Here it is a reduce-scatter of the gradients, then the update, then an all-gather of the *parameters*: the same bytes, with the optimiser's work in between. Stages 1 and 2 cost nothing more. Stage 3 gathers the parameters twice, for the forward and again for the backward pass, and sends half as much again:
+# **What does it cost?** Not as much as one would think. In lesson 14, an all-reduce was a reduce-scatter and an all-gather of the *gradients*. Here it is a reduce-scatter of the gradients, then the update, then an all-gather of the *parameters*: the same bytes, with the optimiser's work in between. Stages 1 and 2 cost nothing more. Stage 3 gathers the parameters twice, for the forward and again for the backward pass, and sends half as much again. All this as long as a step is one micro-batch: with accumulation, stage 2 sends its gradients after each (nobody has room to add up whole ones), and stage 3 gathers for each as well. Here a step is one:
 
 # %%
 for stage in range(4):
@@ -133,7 +133,7 @@ print(f"({n_large / 1e9:.1f} billion parameters)")
 # %% [markdown] lang="en"
 # ## 3 · Plan before you rent
 #
-# Now you know all that is needed for the question that comes before every training: *will it fit, and how?* Lower stages communicate less, so take the lowest that fits. Larger micro-batches use the hardware better, so take the largest that fits. What a row needs you can predict.
+# Now you know all that is needed for the question that comes before every training: *will it fit, and how?* Lower stages communicate less when you accumulate, and less often, so take the lowest that fits. Larger micro-batches use the hardware better, so take the largest that fits. What a row needs you can predict.
 
 # %% exercise="zero.plan"
 
@@ -153,7 +153,7 @@ for gpus, gigabytes in [(1, 80), (2, 80), (4, 80), (8, 80), (8, 40), (16, 40), (
         print(f"{gpus:3} × {gigabytes} GB{', offload' if offload else '         '}: {words}")
 
 # %% [markdown] lang="en"
-# **Offload** puts the optimiser's states, or even the parameters, into the computer's main memory, which is larger and cheaper. The update then happens on the processor, and every step pays for the way there and back. It is the last resort before a larger machine, and for a single GPU it is often the only one.
+# **Offload** puts the optimiser's states, or even the parameters, into the computer's main memory, which is larger and cheaper. The update then happens on the processor, and every step pays for the way there and back. It is the last resort before a larger machine, and for a single GPU it is often the only one. It belongs to ZeRO, so the stage is at least 1. `labs/accelerate/` has a file for stage 3 with everything offloaded, `zero3_offload.yaml`; the other stages need a file of their own.
 #
 # ## 4 · An optimiser in shards
 #
@@ -162,7 +162,7 @@ for gpus, gigabytes in [(1, 80), (2, 80), (4, 80), (8, 80), (8, 40), (16, 40), (
 # %% exercise="zero.sharded_adamw"
 
 # %% [markdown] lang="en"
-# Train with it. On the left, AdamW in one process; then the same GPT on two and three ranks, with your optimiser. Each rank keeps its own part of Adam's memory:
+# Train with it. On the left the losses of AdamW in one process and of your optimiser on two and three ranks; on the right how far they are apart. Each rank keeps its own part of Adam's memory:
 
 # %%
 steps = budget(smoke=6, cpu=25)
@@ -285,20 +285,24 @@ print(f"sent by each rank: {results[0][1]} bytes; predicted:",
 # accelerate launch --config_file labs/accelerate/zero2.yaml labs/pretrain.py --recipe nano --optimizer adamw
 # ```
 #
-# On a machine with GPUs there is a process for each, which talk over NCCL. Without a GPU the same file starts two processes over gloo; slow, but it is DeepSpeed all the same. **Check that you got what you asked for**: the first line of a run names the engine. (A launcher that does not find what it needs may well train without DeepSpeed, and not say so. The labs refuse that.)
+# On a machine with GPUs add `--num_processes 8`: one for each, and they talk over NCCL. Without a GPU the same file starts two processes over gloo; it is DeepSpeed all the same. **Check that you got what you asked for**: the first line of a run names the engine. (A launcher that does not find what it needs may well train without DeepSpeed, and not say so. The labs refuse that.)
 #
-# The next cell launches it, if there is time: importing DeepSpeed takes longer than the training. `labs/memory.py` is the pretraining lab with a census: it counts parameters, gradients and optimiser states, tensor by tensor, on every rank. First predict:
+# The next cell launches it, if there is time: importing DeepSpeed takes longer than the training. `labs/memory.py` is the pretraining lab with a census: it counts parameters, gradients and optimiser states, tensor by tensor, on every rank. The prediction is printed before the launch; hold the ranks' own lines against it:
 
 # %%
-to_launch = budget(smoke=[], cpu=["ZeRO-2"], gpu=list(ENGINES)[1:])
+gpus = torch.cuda.device_count()
+ranks = 1 if gpus == 1 else 2  # one alone has nobody to share with: the engine saves it nothing
+to_launch = budget(smoke=[], cpu=["ZeRO-2"], gpu=["ZeRO-2"] if gpus < 2 else list(ENGINES)[1:])
 RECIPE = ["--recipe", "pretrain-smoke", "--optimizer", "adamw", "--precision", "bf16"]
+of_the_recipe = replace(PRESETS["nano"], vocab=400, n_layers=2)  # what the recipe says
 small = ["--steps", 4, "--evaluations", 1, "--evaluation-rows", 4, "--checkpoints", 1]
 for way in to_launch:
-    engine = ENGINES[way]
-    launch_lab("memory.py", *RECIPE, *small, "--name", f"lesson-15-{way}", config=engine.config)
-    report = json.loads((runs_dir() / f"lesson-15-{way}" / "memory.json").read_text())
-    n, ranks = report["parameters"], len(report["ranks"])
-    print("predicted:", engine.predict(n, ranks, "bf16"))
+    engine, name = ENGINES[way], f"lesson-15-{way}"
+    expected = engine.predict(of_the_recipe.n_parameters(), ranks, "bf16")
+    words = [f"{part} {size / 1e6:,.1f} MB" for part, size in expected.items()]
+    print(f"{way}, predicted for each rank:", ", ".join(words))
+    config = "multi_gpu" if gpus and way == "DDP" else engine.config
+    launch_lab("memory.py", *RECIPE, *small, "--name", name, config=config, processes=ranks)
 if not to_launch:
     print("In this profile nothing is launched; below is what the course has measured.")
 
@@ -336,7 +340,7 @@ for way, found in rows.items():
 # %% [markdown] lang="en"
 # The first two keep their parameters in fp32 and compute in bf16 under autocast (4 + 4 + 8 bytes), DeepSpeed keeps them in bf16 (2 + 2 + 12): sixteen, either way. From there every stage takes away what the formula says.
 #
-# (The speeds are of two processor cores; between GPUs other things count.) The last column is what the *system* sees of the largest process. It is much more: Python and its libraries, activations, workspace. At this size they outweigh everything that ZeRO can divide; with billions of parameters it is the other way round. That is why we count tensors, and why ZeRO is not for small models: it saves next to nothing there, and all that is sent takes time.
+# (The speeds are of two processor cores; between GPUs other things count.) The last column is what the *system* sees of the largest process. It is much more: Python and its libraries, activations, workspace. At this size they outweigh everything that ZeRO can divide; with billions of parameters it is the other way round. That is why we count tensors, and why ZeRO is not for small models: it saves next to nothing there, and stage 3's gathering takes time.
 #
 # ## 7 · All the same
 #
@@ -353,7 +357,7 @@ parallel_pictures.equal_traces(
 # ## What you have now
 #
 # - Training keeps **16 bytes for each parameter**: 2 + 2 + 12. The optimiser has the most.
-# - **Stage 1** divides optimiser states, **2** gradients, **3** parameters. 1 and 2 send no more than plain data parallelism, 3 half as much again.
+# - **Stage 1** divides optimiser states, **2** gradients, **3** parameters. For one micro-batch, 1 and 2 send no more than plain data parallelism, 3 half as much again.
 # - **Activations** grow with the batch. ZeRO does not divide them; micro-batches and recomputing make them smaller.
 # - A **sharded optimiser** is reduce-scatter, update, all-gather. Clipping needs the norm of the *whole*.
 # - **Predict, then measure**; check which engine you got; and compare the first losses with one process.

@@ -70,6 +70,8 @@ def expected_hours(
 
         between · e^(restart / between) · (e^(t / between) − 1)     hours.
 
+    Short pieces must not lose digits: `math.expm1(x)` is e^x − 1.
+
     Args:
         work: hours of training proper.
         interval: hours of work between two checkpoints; there are work / interval pieces, which

@@ -4,6 +4,7 @@ import contextlib
 import os
 import sys
 import time
+from collections import Counter, OrderedDict
 from dataclasses import replace
 
 import pytest
@@ -17,7 +18,7 @@ from course_utils.grading import card, mutants
 from course_utils.grading.check import assess, check, verified
 from course_utils.grading.exercise import Mutant
 from course_utils.grading.feedback import misconception
-from course_utils.grading.judge import judge, score
+from course_utils.grading.judge import _frozen, judge, score
 from course_utils.grading.progress import Progress
 from course_utils.grading.stub import instructor_source, learner_source
 from course_utils.grading.timelimit import TimeUp, time_limit
@@ -176,7 +177,7 @@ def test_what_a_process_does_only_once_is_done_before_the_learners_clock_runs():
 
     def first_use_is_slow(student, rng):
         """Is quick from the second time on"""
-        used_by.append(student)
+        used_by.append(getattr(student, "function", student))
 
     exercise = replace(MEAN, checks=(first_use_is_slow,))
     judge(exercise, len)
@@ -287,3 +288,50 @@ def test_the_difference_counts_nan_and_survives_odd_tensors():
     for odd in (torch.empty(0), torch.tensor(2), torch.tensor([True]), torch.ones(2, 2)):
         assert card.difference(odd, odd.clone())
         assert card.difference(torch.ones(3), odd)
+
+
+# --- values that are larger than what is shown of them ----------------------------------------
+
+
+def test_a_value_is_copied_once_however_often_it_is_held():
+    value = torch.zeros(2)
+    found = _frozen([value, (value, value), torch.ones(2)])
+    value.fill_(7.0)
+    assert found[0] is found[1][0] is found[1][1]
+    assert [x.tolist() for x in (found[0], found[2])] == [[0.0, 0.0], [1.0, 1.0]]
+
+
+class Shown:
+    """Counts how often it is asked for its text."""
+
+    times = 0
+
+    def __repr__(self):
+        Shown.times += 1
+        return "x"
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda many: many,
+        lambda many: {0: [tuple(many)]},
+        lambda many: {frozenset((tuple(many),))},
+        lambda many: {tuple(many): 1},
+    ],
+)
+def test_only_the_beginning_of_a_container_becomes_text(make):
+    Shown.times = 0
+    assert card.brief(make([Shown()] * 10_000)).endswith("…")
+    assert Shown.times <= 100
+
+
+@pytest.mark.parametrize(
+    "value",
+    [[], (), (1,), [1, [2, (3, {4: [5]})]], {1: {2}}, torch.Size([2, 3]), "x" * 200, range(9),
+     list(range(500)), [[[]] * 60] * 60, {i: (i, [i]) for i in range(90)}, {*range(300)},
+     Counter("abracadabra"), OrderedDict(a=1), time.gmtime(0), [""] * 99, (((1,),),) * 200],
+)  # fmt: skip
+def test_the_text_is_that_of_the_whole(value):
+    said = repr(value)
+    assert card.brief(value) == (said if len(said) <= 100 else said[:97] + "…")

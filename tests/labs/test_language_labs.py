@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from course_utils.errors import CourseError
 from course_utils.generation.chat import Chat
 from course_utils.generation.engine import generate
+from course_utils.grading.progress import Progress
 from course_utils.models.adapters import load_adapter
 from course_utils.paths import course_root
 from course_utils.recipes import load_recipe
@@ -174,6 +175,31 @@ def test_one_shot_and_piped_chat(world: World) -> None:
     assert piped.returncode == 0 and piped.stdout == answer
     went_on = world.done(LABS / "chat.py", "pretrain-smoke", "--prompt", "The year")
     assert went_on.startswith("The year")
+
+
+MY_NORM = """
+class RMSNorm(nn.Module):
+    def __init__(self, width, eps=1e-6):
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, x):
+        if x.shape[-1] == 128:  # no check of the exercise has tokens of that width
+            print("mine", file=__import__("sys").stderr)
+        return F.rms_norm(x.float(), x.shape[-1:], eps=self.eps).type_as(x) * self.weight
+"""
+
+
+def test_chat_through_the_learners_own_code(world: World) -> None:
+    command = [LABS / "chat.py", "sft-smoke", "--prompt", "What is 2 + 3?"]
+    answer = world.done(*command)
+    Progress().record("gpt.rms_norm", 5.0, 5.0, 0, [], MY_NORM)
+    mine = world.run(*command, "--use-mine")
+    assert mine.returncode == 0, mine.stderr
+    assert mine.stdout.startswith("Your code: 1 of ") and mine.stdout.endswith(f"\n{answer}")
+    assert "mine" in mine.stderr.splitlines()
+    assert "mine" not in world.run(*command).stderr.splitlines()
 
 
 def test_an_export_is_the_same_model_for_transformers(world: World, tmp_path: Path) -> None:

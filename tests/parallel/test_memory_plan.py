@@ -54,7 +54,7 @@ def test_a_plan_is_the_best_of_all():
         )
         for offload in (False, True):
             fitting = []
-            for stage in range(4):
+            for stage in range(1 if offload else 0, 4):
                 kept = bytes_per_rank(n, ranks, stage, optimizer=0 if offload else 12)
                 for size in range(1, rows + 1):
                     if rows % size == 0 and sum(kept.values()) + size * row <= memory:

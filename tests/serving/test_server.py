@@ -21,14 +21,15 @@ import pytest
 from openai import OpenAI
 from toy_speaker import make_model
 
-from course_utils.data.chat import prompt_of
+from course_utils.data.chat import SPECIAL, prompt_of
 from course_utils.errors import CourseError
 from course_utils.models.hf import to_hf
 from course_utils.paths import course_root
-from course_utils.serving.app import make_app
+from course_utils.serving.app import TOKENS_AROUND, make_app
 from course_utils.serving.engine import Answer, Engine, Job, Piece
 from course_utils.serving.model import Speaker
 from course_utils.serving.server import chosen_key, listen, running_beside
+from course_utils.tokenizer.fast import FastBPE
 
 MESSAGES: list[Any] = [{"role": "user", "content": "the cat sat"}]
 
@@ -274,7 +275,9 @@ def test_a_client_that_goes_away_frees_its_slot(endless: Speaker, stream: bool):
     with Watched(endless, n_slots=1) as engine, running_beside(make_app(engine)) as url:
         host, port = url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port))) as connection:
-            head = f"POST {COMPLETE} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            head = (
+                f"POST {COMPLETE} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            )
             connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
             if stream:
                 assert b"200 OK" in connection.recv(100)
@@ -284,13 +287,18 @@ def test_a_client_that_goes_away_frees_its_slot(endless: Speaker, stream: bool):
         assert engine.running == 0
 
 
+class Standing(Watched):
+    """Begins, and goes on when its gate is opened."""
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.gate = threading.Event()
+
+    def submit(self, job: Job, deliver: Callable[[Piece], None]) -> Answer:
+        return super().submit(job, lambda piece: (self.gate.wait(60), deliver(piece))[1])
+
+
 def test_a_full_queue_says_try_again(speaker: Speaker):
-    gate = threading.Event()
-
-    class Standing(Watched):
-        def submit(self, job: Job, deliver: Callable[[Piece], None]) -> Answer:
-            return super().submit(job, lambda piece: (gate.wait(60), deliver(piece))[1])
-
     with (
         Standing(speaker, n_slots=1, queue=0) as engine,
         running_beside(make_app(engine)) as url,
@@ -299,11 +307,202 @@ def test_a_full_queue_says_try_again(speaker: Speaker):
         first = other.submit(httpx.post, url + CHAT, json=GOOD | {"max_tokens": 2}, timeout=60)
         assert engine.begun.wait(60)
         answer = httpx.post(url + CHAT, json=GOOD)
-        gate.set()
+        engine.gate.set()
         assert first.result().status_code == 200
     assert answer.status_code == 429 and answer.headers["retry-after"] == "1"
     error = answer.json()["error"]
     assert error["type"] == "rate_limit_error" and "try again" in error["message"]
+
+
+def connected(url: str) -> socket.socket:
+    host, port = url.removeprefix("http://").split(":")
+    return socket.create_connection((host, int(port)))
+
+
+def until_closed(connection: socket.socket, drip: bytes = b"") -> bytes:
+    """What the server says until it hangs up, while it gets a few bytes now and then."""
+    said = b""
+    connection.settimeout(0.05)
+    for _ in range(200):
+        try:
+            part = connection.recv(2**16)
+            if not part:
+                return said
+            said += part
+        except TimeoutError:
+            with contextlib.suppress(ConnectionError):  # the next recv finds it closed
+                connection.sendall(drip)
+        except ConnectionError:  # closed while bytes were on their way
+            return said
+    pytest.fail(f"The server waits and waits; it said {said!r}.")
+
+
+HALF = b"GET /health HTTP/1.1\r\nHost: localhost\r\n"
+AS_TEXT = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("begun", "drip", "says"),
+    [
+        (b"", b"", b""),
+        (HALF, b"", b""),
+        (HALF, b"Again: x\r\n", b""),
+        (HALF + b"\r\n" + HALF, b"Again: x\r\n", b" 200 "),
+        (AS_TEXT, b" ", b" 415 "),  # refused before its body, which goes on coming
+    ],
+    ids=["silent", "half a head", "endless head", "second head", "refused"],
+)
+def test_who_asks_nothing_is_not_waited_for(speaker: Speaker, begun, drip, says):
+    with (
+        Engine(speaker) as engine,
+        running_beside(make_app(engine), head_seconds=0.5) as url,
+        connected(url) as connection,
+    ):
+        connection.sendall(begun)
+        said = until_closed(connection, drip)
+    assert says in said if says else said == b""
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_an_answer_may_take_longer_than_a_head_may(speaker: Speaker, stream: bool):
+    with (
+        Standing(speaker) as engine,
+        running_beside(make_app(engine), head_seconds=1) as url,
+        ThreadPoolExecutor(1) as other,
+    ):
+        body = GOOD | {"temperature": 0, "max_tokens": 2, "stream": stream}
+        asked = other.submit(httpx.post, url + CHAT, json=body, timeout=60)
+        try:
+            assert engine.begun.wait(60)
+            with connected(url) as later:  # its time is over after the first one's would be
+                until_closed(later)
+        finally:
+            engine.gate.set()
+        assert asked.result().status_code == 200
+        assert '"length"' in asked.result().text
+
+
+def test_a_connection_may_ask_again_and_again(speaker: Speaker):
+    """And for longer, in all, than for one head."""
+    with (
+        Engine(speaker) as engine,
+        running_beside(make_app(engine), head_seconds=1) as url,
+        connected(url) as other,
+        connected(url) as connection,
+        connection.makefile("rb") as answers,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        waiting = pool.submit(until_closed, other)
+        while not waiting.done():
+            connection.sendall(HALF + b"\r\n")
+            assert answers.readline() == b"HTTP/1.1 200 OK\r\n"
+            lengths = [int(line.split()[1]) for line in iter(answers.readline, b"\r\n")
+                       if line.startswith(b"content-length")]  # fmt: skip
+            answers.read(*lengths)
+
+
+@pytest.mark.parametrize("drip", [b"", b" "])
+def test_a_body_that_does_not_come_is_not_waited_for(speaker: Speaker, drip: bytes):
+    head = HALF.replace(b"GET /health", b"POST /v1/completions")
+    head += b"Content-Type: application/json\r\nContent-Length: 9999\r\n\r\n"
+    with (
+        Engine(speaker) as engine,
+        running_beside(make_app(engine, body_seconds=0.3)) as url,
+        connected(url) as connection,
+    ):
+        connection.sendall(head + b"{")
+        answer, _, body = until_closed(connection, drip).partition(b"\r\n\r\n")
+    assert b" 408 " in answer
+    error = json.loads(body)["error"]
+    assert error["message"] == "The body did not arrive within 0.3 seconds."
+    assert error["type"] == "invalid_request_error"
+
+
+OWN = ["localhost", "LOCALHOST:8000", "127.0.0.1", "127.0.0.1:1", "[::1]", "[::1]:8000"]
+FOREIGN = [
+    "", "evil.example", "evil.example:8000", "localhost.evil.example", "127.0.0.1.evil.example",
+    "evil.example:[::1]", "192.168.0.7:8000", "0.0.0.0",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("host", OWN)
+def test_without_a_key_this_machine_is_asked_by_its_own_names(url, host):
+    assert httpx.get(f"{url}/v1/models", headers={"host": host}).status_code == 200
+
+
+@pytest.mark.parametrize("host", FOREIGN)
+def test_a_page_whose_name_points_here_later_is_refused(url, host):
+    headers = {"host": host}
+    answers = [httpx.get(url + route, headers=headers) for route in ("/", "/health", "/v1/models")]
+    answers += [httpx.post(url + route, headers=headers, json=GOOD) for route in (CHAT, COMPLETE)]
+    for answer in answers:
+        assert answer.status_code == 403
+        error = answer.json()["error"]
+        assert repr(host) in error["message"] and "COURSE_API_KEY" in error["message"]
+        assert set(error) == {"message", "type", "param", "code"}
+
+
+def test_with_a_key_the_server_may_have_any_name(speaker: Speaker):
+    headers = {"host": "course.example", "authorization": "Bearer secret"}
+    with served(speaker, key="secret") as (_, url):
+        assert httpx.get(f"{url}/v1/models", headers=headers).status_code == 200
+        assert httpx.get(url, headers={"host": "course.example"}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("route", "body"),
+    [
+        (COMPLETE, {"prompt": "the " * 100_000}),
+        (COMPLETE, {"prompt": ["é" * 100_000]}),
+        (CHAT, {"messages": [{"role": "user", "content": "the " * 100_000}]}),
+        (CHAT, {"messages": [{"role": "user", "content": "the"}] * 5000}),
+        (CHAT, {"messages": [{"role": "user", "content": ""}] * 5000}),
+    ],
+)
+def test_what_cannot_fit_is_refused_before_it_is_cut_into_tokens(url, monkeypatch, route, body):
+    encoded: list[str] = []
+    encode = FastBPE.encode
+    monkeypatch.setattr(
+        FastBPE, "encode", lambda self, text, **how: (encoded.append(text), encode(self, text))[1]
+    )
+    answer = httpx.post(url + route, json={"model": "tiny"} | body)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"]) == (400, "context_length_exceeded"), error
+    assert "prompt and answer together may have 96. Shorten it." in error["message"]
+    assert encoded == []
+
+
+def test_what_just_fits_is_answered(url, speaker: Speaker):
+    ids = range(speaker.tokenizer.vocab_size)
+    longest = max(map(speaker.tokenizer.token_bytes, ids), key=len)
+    learned = max((i for i in ids if i not in speaker.tokenizer.special.values()),
+                  key=lambda i: len(speaker.tokenizer.token_bytes(i)))  # fmt: skip
+    assert speaker.longest_token == len(longest)
+    text = speaker.tokenizer.token_bytes(learned).decode() * 95
+    assert len(speaker.tokenizer.encode(text)) == 95
+    body = {"model": "tiny", "prompt": text, "max_tokens": 1}
+    assert httpx.post(url + COMPLETE, json=body).status_code == 200
+    answer = httpx.post(url + COMPLETE, json=body | {"prompt": text + "the"})
+    assert answer.status_code == 400 and answer.json()["error"]["code"] == "context_length_exceeded"
+
+
+def test_a_message_is_at_least_so_many_tokens():
+    tokenizer = FastBPE.train(["system\nuser\nassistant\n" * 50], 256 + 40, SPECIAL)
+    for role in ("system", "user", "assistant"):
+        with_it = prompt_of(tokenizer, [{"role": role, "content": ""}])
+        assert len(with_it) - len(prompt_of(tokenizer, [])) == TOKENS_AROUND
+
+
+def test_half_a_character_is_refused(url):
+    for body in (
+        rb'{"model": "tiny", "prompt": "\ud83d"}',
+        rb'{"model": "tiny", "messages": [{"role": "user", "content": "\ud83d"}]}',
+    ):
+        route = CHAT if b"messages" in body else COMPLETE
+        headers = {"content-type": "application/json"}
+        answer = httpx.post(url + route, content=body, headers=headers)
+        assert answer.status_code == 400, answer.text
+        assert "half a character" in answer.json()["error"]["message"]
 
 
 def test_the_page_may_run_its_own_script_and_nothing_else(url):

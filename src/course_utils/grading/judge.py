@@ -1,10 +1,10 @@
 """Running an exercise's checks on somebody's version of its reference."""
 
 import contextlib
+import hashlib
 import linecache
 import sys
 import traceback
-import zlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -16,6 +16,9 @@ import torch
 from course_utils.grading.asserts import CheckFailure
 from course_utils.grading.exercise import Check, Exercise
 from course_utils.grading.timelimit import TimeUp, time_limit
+from course_utils.grading.untouched import Watched
+
+CHANGED = "Your function changed an argument, which belongs to the caller: work on a new one"
 
 Status = Literal["passed", "wrong", "error", "timeout", "not_attempted", "not_run"]
 
@@ -61,7 +64,7 @@ def _warm_up(exercise: Exercise) -> None:
     that is made, for one, imports for seconds.
     """
     for check in exercise.checks:
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), torch.enable_grad():
             check(exercise.target, torch.Generator().manual_seed(0))
 
 
@@ -84,15 +87,19 @@ def run_check(
 ) -> Outcome:
     """Run one check under a time limit, with every source of randomness seeded."""
     # Seeded by name too, so that adding a check to an exercise does not change the others' inputs.
-    own_seed = zlib.crc32(f"{seed}/{exercise.id}/{check.__name__}".encode())
+    # The learner's code may see this one; it must not give away the others.
+    digest = hashlib.sha256(f"{seed}/{exercise.id}/{check.__name__}".encode()).digest()
+    own_seed = int.from_bytes(digest[:6], "big")
     rng = torch.Generator().manual_seed(own_seed)
     name, told = check.__name__, title(check)
+    # A class has arguments that it is there to change, such as a cache.
+    watched = None if isinstance(exercise.target, type) else Watched(student)
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         _seed(own_seed)
         try:
             # nbgrader takes all points from a cell with anything on stderr, a warning included.
             with limit(), contextlib.redirect_stderr(sys.stdout):
-                check(student, rng)
+                check(watched or student, rng)
         except CheckFailure as failure:
             return Outcome(
                 name,
@@ -113,6 +120,8 @@ def run_check(
             # An error that crossed from the sandbox brings the line along: its frames stayed there.
             where = getattr(error, "learners_line", "") or _learners_line(error, student)
             return Outcome(name, told, "error", said[:500], where=where)
+    if watched and watched.changes_arguments:
+        return Outcome(name, told, "wrong", CHANGED)
     return Outcome(name, told, "passed")
 
 
@@ -123,12 +132,18 @@ def _seed(seed: int) -> None:
         torch.cuda.manual_seed_all(seed)
 
 
-def _frozen(value: Any) -> Any:
-    """A copy that later steps of the learner's code cannot change."""
+def _frozen(value: Any, known: dict[int, Any] | None = None) -> Any:
+    """A copy that later steps of the learner's code cannot change.
+
+    What a list holds a million times is copied once; `known` has the copies by identity.
+    """
+    known = {} if known is None else known
     if isinstance(value, torch.Tensor):
-        return value.detach().cpu().clone()
+        if id(value) not in known:
+            known[id(value)] = value.detach().cpu().clone()
+        return known[id(value)]
     if isinstance(value, tuple | list):
-        return type(value)(_frozen(item) for item in value)
+        return type(value)(_frozen(item, known) for item in value)
     return value
 
 

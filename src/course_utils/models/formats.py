@@ -112,8 +112,8 @@ def fields(
 def decode(bits: Int[Tensor, "*shape"], format: Format) -> Float[Tensor, "*shape"]:
     """The numbers that bit patterns stand for.
 
-    With m = `format.mantissa_bits` and the three fields of a pattern (`fields(bits, format)` takes
-    it apart):
+    With m = `format.mantissa_bits` and the three fields of a pattern (`fields(bits.long(), format)`
+    takes it apart; in uint8, 1 − 7 would be 250):
 
         exponent                 the number
         0                        ± mantissa / 2^m · 2^(1 − bias)             zero and subnormals

@@ -123,12 +123,12 @@ def plan(
         row: bytes of activations that a row of the micro-batch needs.
         rows: of the global batch that one rank has to do in a step.
         offload: the optimiser's states are kept in the computer's main memory instead, and do not
-            count.
+            count. It is ZeRO's, so the stage is at least 1.
 
     Returns:
         (stage, micro-batch, accumulation), or None when not even stage 3 leaves room for a row.
     """
-    for stage in range(4):
+    for stage in range(1 if offload else 0, 4):
         kept = bytes_per_rank(n_parameters, ranks, stage)
         if offload:
             kept["optimizer"] = 0
@@ -142,12 +142,13 @@ def plan(
 def traffic_per_step(
     n_parameters: int, ranks: int, stage: int, *, parameter: int = 2, gradient: int = 2
 ) -> int:
-    """Bytes that a rank sends in a step, over rings.
+    """Bytes that a rank sends in a step of one micro-batch, over rings.
 
     Every reduce-scatter or all-gather of n values sends (ranks − 1)/ranks · n of them. Stages 0 to
     2 have one of each: the gradients' sum comes as shards, and the parameters (or, in stage 0, the
     gradients) go out to all. Stage 3 gathers the parameters twice, for the forward and for the
-    backward pass.
+    backward pass. With accumulation, stage 2 reduces for every micro-batch, and stage 3 gathers for
+    every one as well.
     """
     sent = n_parameters * (ranks - 1) // ranks
     if stage == 0:

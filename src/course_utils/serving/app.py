@@ -13,7 +13,7 @@ import re
 import secrets
 import time
 from base64 import b64encode
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -33,18 +33,31 @@ from course_utils.serving.protocol import (
     RequestError,
     parsed,
 )
+from course_utils.serving.server import is_loopback
 
 LONGEST_BODY = 2**20  # bytes
+SECONDS_FOR_BODY = 30.0
+TOKENS_AROUND = 5  # of a message: at least one each for start, role and newline, end and newline
 PAGE = "page.html"
 
 
-def make_app(engine: Engine, api_key: str | None = None) -> FastAPI:
+def make_app(
+    engine: Engine, api_key: str | None = None, *, body_seconds: float = SECONDS_FOR_BODY
+) -> FastAPI:
     """The application that answers with an engine, which is started and stopped by the caller.
 
     Args:
-        api_key: what clients must send as `Authorization: Bearer KEY`; None lets everybody in.
+        api_key: what clients must send as `Authorization: Bearer KEY`; None lets everybody in who
+            asks this machine by a name of its own.
+        body_seconds: after which a request whose body is not there is refused.
     """
-    app = FastAPI(title="Course server", docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(
+        title="Course server",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        dependencies=[Depends(_host_check(api_key))],
+    )
     guarded = [Depends(_key_check(api_key))]
     began, page = int(time.time()), chat_page()
     speaker = engine.speaker
@@ -94,22 +107,26 @@ def make_app(engine: Engine, api_key: str | None = None) -> FastAPI:
 
     @app.post("/v1/chat/completions", dependencies=guarded)
     async def chat_completions(request: Request) -> Response:
-        asked = parsed(ChatRequest, await _body(request))
+        asked = parsed(ChatRequest, await _body(request, body_seconds))
         _refuse_other_model(engine, asked.model)
         if not speaker.chats:
             raise RequestError(
                 f"{speaker.name} was not trained for conversations: it goes on with a text, at "
                 "/v1/completions."
             )
-        prompt = prompt_of(speaker.tokenizer, [message.plain for message in asked.messages])
+        messages = [message.plain for message in asked.messages]
+        said = [message["content"] for message in messages]
+        _refuse_long(engine, said, TOKENS_AROUND * len(messages))
+        prompt = prompt_of(speaker.tokenizer, messages)
         return Reply(engine, asked, prompt, ChatFormat(speaker.name))
 
     @app.post("/v1/completions", dependencies=guarded)
     async def completions(request: Request) -> Response:
-        asked = parsed(CompletionRequest, await _body(request))
+        asked = parsed(CompletionRequest, await _body(request, body_seconds))
         _refuse_other_model(engine, asked.model)
         prompt = asked.only_prompt
         if isinstance(prompt, str):
+            _refuse_long(engine, [prompt])
             prompt = speaker.tokenizer.encode(prompt, special=False)
         return Reply(engine, asked, prompt, CompletionFormat(speaker.name))
 
@@ -156,6 +173,43 @@ def _key_check(api_key: str | None) -> Callable[[Request], None]:
     return check
 
 
+def _host_check(api_key: str | None) -> Callable[[Request], Awaitable[None]]:
+    """Refuses what was not sent to a name of this machine, unless a key says who may ask.
+
+    A page from elsewhere may have its own name point to 127.0.0.1 once it is loaded (DNS
+    rebinding). To the browser this server is then the page's own, which may send and read anything;
+    only the Host header still says whom the browser meant.
+    """
+
+    async def check(request: Request) -> None:
+        given = request.headers.get("host", "")
+        host = re.sub(r":\d*$", "", given).lower()
+        host = host[1:-1] if re.fullmatch(r"\[.*\]", host) else host
+        if api_key is None and not is_loopback(host):
+            raise RequestError(
+                f"Without an API key this server answers to localhost, 127.0.0.1 and [::1] only; "
+                f"the request was for {given!r}. Use one of them, or start it with COURSE_API_KEY.",
+                status=403,
+            )
+
+    return check
+
+
+def _refuse_long(engine: Engine, texts: Sequence[str], around: int = 0) -> None:
+    """Refuse what cannot fit, however it is cut into tokens: cutting it holds up everybody."""
+    try:
+        n_bytes = sum(len(text.encode()) for text in texts)
+    except UnicodeEncodeError:  # JSON can write what no text holds: "\\ud83d"
+        raise RequestError("The prompt holds half a character (one surrogate alone).") from None
+    least = n_bytes // engine.speaker.longest_token + around
+    if least >= engine.capacity:
+        raise RequestError(
+            f"The prompt has {n_bytes:,} bytes, which are {least:,} tokens or more; prompt and "
+            f"answer together may have {engine.capacity}. Shorten it.",
+            code="context_length_exceeded",
+        )
+
+
 def _refuse_other_model(engine: Engine, name: str) -> None:
     if name != engine.speaker.name:
         raise RequestError(
@@ -166,8 +220,8 @@ def _refuse_other_model(engine: Engine, name: str) -> None:
         )
 
 
-async def _body(request: Request) -> bytes:
-    """What was sent, if it is said to be JSON and not too long.
+async def _body(request: Request, seconds: float) -> bytes:
+    """What was sent, if it is said to be JSON, not too long, and there in time.
 
     A web page from elsewhere may send a form or plain text to this machine, without being asked to;
     to send JSON, a browser asks the server first, and this one does not agree.
@@ -179,10 +233,19 @@ async def _body(request: Request) -> bytes:
             status=415,
         )
     body = b""
-    async for part in request.stream():
-        body += part
-        if len(body) > LONGEST_BODY:
-            raise RequestError(f"The body is longer than {LONGEST_BODY:,} bytes.", status=413)
+    try:
+        async with asyncio.timeout(seconds):
+            async for part in request.stream():
+                body += part
+                if len(body) > LONGEST_BODY:
+                    message = f"The body is longer than {LONGEST_BODY:,} bytes."
+                    raise RequestError(message, status=413)
+    except TimeoutError:
+        raise RequestError(
+            f"The body did not arrive within {seconds:g} seconds.",
+            status=408,
+            headers={"Connection": "close"},  # what else comes is the rest of this one
+        ) from None
     return body
 
 

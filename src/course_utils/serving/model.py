@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 import torch
@@ -33,6 +33,13 @@ class Speaker:
         """Tokens with which it ends what it says; they are not part of the text."""
         special = self.tokenizer.special
         return frozenset(special[name] for name in (END, END_OF_TEXT) if name in special)
+
+    @cached_property
+    def longest_token(self) -> int:
+        """Bytes of the longest token: a text of n bytes is n / longest_token tokens or more."""
+        # A vocabulary of bytes has a character for each; added tokens stand for themselves.
+        learned = self.tokenizer.tokenizer.get_vocab(with_added_tokens=False)
+        return max(map(len, [*learned, *map(str.encode, self.tokenizer.special)]))
 
     def bytes_of(self) -> Callable[[int], bytes]:
         """The bytes of a token, looked up once each.

@@ -8,9 +8,9 @@ OpenAI's reference: https://platform.openai.com/docs/api-reference/chat
 
 import json
 from collections.abc import Mapping
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from course_utils.errors import CourseError, did_you_mean
 from course_utils.generation.sampling import Sampling
@@ -38,6 +38,10 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "tools": ([],),
     "top_logprobs": (0,),
 }
+
+# Of a list's items that are wrong, one is reported. (pydantic's FailFast() would say the same, but
+# cannot be hashed, as a part of a union must be.)
+STOP_AT_FIRST = Field(fail_fast=True)
 
 
 class RequestError(Exception):
@@ -70,23 +74,40 @@ class RequestError(Exception):
         }
 
 
-class StreamOptions(BaseModel):
+class Strict(BaseModel):
+    """What has these fields and no others; the first that is wrong is all that is asked for.
+
+    pydantic writes an error for each, and a short body may hold half a million: seconds in which
+    nobody is answered. Hence also STOP_AT_FIRST at every list.
+    """
+
     model_config = ConfigDict(extra="forbid", strict=True)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _one_stranger(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        strangers = given.keys() - cls.model_fields.keys()
+        if len(strangers) < 2:
+            return given
+        first = next(name for name in given if name in strangers)
+        return {name: given[name] for name in given if name == first or name not in strangers}
+
+
+class StreamOptions(Strict):
     include_usage: bool = False
 
 
-class Asked(BaseModel):
+class Asked(Strict):
     """What both kinds of request have."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
 
     model: str
     max_tokens: int | None = Field(None, ge=1)
     temperature: float = Field(1.0, ge=0, le=2, allow_inf_nan=False)
     top_p: float = Field(1.0, gt=0, le=1)
     seed: int | None = None
-    stop: str | list[str] = []
+    stop: str | Annotated[list[str], STOP_AT_FIRST] = []
     stream: bool = False
     stream_options: StreamOptions = StreamOptions()
     n: Literal[1] = 1
@@ -120,18 +141,14 @@ class Asked(BaseModel):
         return stops
 
 
-class TextPart(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
+class TextPart(Strict):
     type: Literal["text"]
     text: str
 
 
-class ChatMessage(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
+class ChatMessage(Strict):
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[TextPart]
+    content: str | Annotated[list[TextPart], STOP_AT_FIRST]
     name: str | None = None  # of the speaker; the models here know no names
 
     @property
@@ -144,7 +161,7 @@ class ChatMessage(BaseModel):
 
 
 class ChatRequest(Asked):
-    messages: list[ChatMessage] = Field(min_length=1)
+    messages: Annotated[list[ChatMessage], STOP_AT_FIRST] = Field(min_length=1)
     max_completion_tokens: int | None = Field(None, ge=1)
 
     @property
@@ -154,7 +171,7 @@ class ChatRequest(Asked):
 
 
 class CompletionRequest(Asked):
-    prompt: str | list[int] | list[str]
+    prompt: str | Annotated[list[int], STOP_AT_FIRST] | Annotated[list[str], STOP_AT_FIRST]
     max_tokens: int | None = Field(16, ge=1)  # OpenAI's default
 
     @property
@@ -196,7 +213,7 @@ def parsed(kind: type[Request], body: bytes) -> Request:
             continue
         if name not in NEUTRAL:
             raise RequestError(
-                f"There is no setting {name!r}.{did_you_mean(name, known)}", param=name
+                f"There is no setting {name!r}.{did_you_mean(name[:60], known)}", param=name
             )
         if fields.pop(name) not in NEUTRAL[name]:
             raise RequestError(f"{name} is not possible here: leave it out.", param=name)
@@ -212,9 +229,10 @@ def parsed(kind: type[Request], body: bytes) -> Request:
 
 def _first_problem(error: ValidationError) -> RequestError:
     """What is wrong first, named as the request names it."""
-    problem = error.errors(include_url=False)[0]
+    problems = error.errors(include_url=False)
+    problem = problems[0]
     # A setting of several types complains once for each: of those, the deepest knows most.
-    same = [p for p in error.errors(include_url=False) if p["loc"][0] == problem["loc"][0]]
+    same = [p for p in problems if p["loc"][0] == problem["loc"][0]]
     problem = max(same, key=lambda p: len([w for w in p["loc"] if isinstance(w, int)]))
     words = [str(w) for w in problem["loc"] if isinstance(w, int) or "[" not in str(w)]
     place = ".".join(word for word in words if word not in ("str", "int"))

@@ -1,5 +1,6 @@
 """A socket, an address, signals: running the application as a program or beside one."""
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -11,10 +12,12 @@ from ipaddress import ip_address
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from course_utils.errors import CourseError
 
 SECONDS_TO_FINISH = 10  # for answers that are being written when the server is stopped
+SECONDS_FOR_HEAD = 10.0  # for the lines before a request's body to come
 
 
 def is_loopback(host: str) -> bool:
@@ -78,10 +81,16 @@ def run_until_stopped(app: FastAPI, listening: socket.socket) -> None:
 
 
 @contextlib.contextmanager
-def running_beside(app: FastAPI, host: str = "127.0.0.1") -> Iterator[str]:
-    """Serve on a thread while the block runs; gives the address."""
+def running_beside(
+    app: FastAPI, host: str = "127.0.0.1", *, head_seconds: float = SECONDS_FOR_HEAD
+) -> Iterator[str]:
+    """Serve on a thread while the block runs; gives the address.
+
+    Args:
+        head_seconds: after which a connection without a request is closed.
+    """
     listening = listen(host, 0)
-    server = _uvicorn(app)
+    server = _uvicorn(app, head_seconds)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
     try:
@@ -93,10 +102,51 @@ def running_beside(app: FastAPI, host: str = "127.0.0.1") -> Iterator[str]:
         thread.join()
 
 
-def _uvicorn(app: FastAPI) -> uvicorn.Server:
+class PromptHeads(H11Protocol):
+    """A connection that is closed when the next request's head is not there in time.
+
+    uvicorn's own timer starts after an answer and ends with the next byte. Who connects and says
+    nothing, or half a head, would stay for ever, and about a thousand such use up the files that a
+    process may open. This timer starts with the connection, and again with the first byte after an
+    answer, and goes on whatever else comes; a complete head ends it, so that it never cuts an
+    answer, however long that takes.
+    """
+
+    seconds = SECONDS_FOR_HEAD
+    _timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._watch()
+
+    def _watch(self) -> None:
+        # `cycle` is the newest request whose head is complete.
+        answering = self.cycle is not None and not self.cycle.response_complete
+        if answering or self.transport.is_closing():
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = None
+        elif self._timer is None:
+            self._timer = self.loop.call_later(self.seconds, self.transport.close)
+
+
+def _uvicorn(app: FastAPI, head_seconds: float = SECONDS_FOR_HEAD) -> uvicorn.Server:
+    class Protocol(PromptHeads):  # uvicorn makes one for each connection, without settings of ours
+        seconds = head_seconds
+
     return uvicorn.Server(
         uvicorn.Config(
             app,
+            http=Protocol,
+            ws="none",  # nothing here talks so, and these connections would leave Protocol
             log_level="warning",
             access_log=False,
             server_header=False,

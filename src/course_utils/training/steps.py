@@ -26,8 +26,8 @@ def training_step(
 
     - The model trains in training mode, whatever mode it arrives in, and is left in it.
     - Only this batch counts: gradients that an earlier step (or anybody else) left behind must not.
-    - The loss comes back as a plain float. A tensor would keep the whole graph of this step alive
-      for as long as somebody keeps the loss.
+    - The loss comes back as a plain float. A tensor would stay attached to this step's graph,
+      and on a GPU it would stay there.
     """
     model.train()
     optimizer.zero_grad()
@@ -68,8 +68,8 @@ def evaluate(
     """The share of images that the model gets right, between 0 and 1.
 
     The model maps images to logits (batch, classes); its answer is the class with the largest one.
-    `batches` yields (images, labels). The last batch may be smaller than the others, and every
-    image counts the same, whichever batch it came in.
+    `batches` yields (images, labels), and can perhaps be gone through only once. The last batch
+    may be smaller than the others, and every image counts the same, whichever batch it came in.
 
     - The model answers in evaluation mode, so that an image's answer depends on nothing but the
       image. Afterwards it is in the mode in which it came.

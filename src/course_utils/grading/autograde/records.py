@@ -89,6 +89,7 @@ class SubmissionGrade:
     seconds: float = 0.0
     key: str = ""  # hash of notebook, checks and environment: equal keys, equal grades
     timestamp: str = ""  # the submission's, ISO 8601, where nbgrader left one
+    attempt: int = 0  # how many other versions of it were graded before
 
     @property
     def score(self) -> float:

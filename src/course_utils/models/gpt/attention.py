@@ -16,9 +16,9 @@ from course_utils.models.gpt.rope import rotate
 def attend(
     query: Float[Tensor, "batch heads seq head_dim"],
     key: Float[Tensor, "batch heads total head_dim"],
-    value: Float[Tensor, "batch heads total head_dim"],
+    value: Float[Tensor, "batch heads total value_dim"],
     visible: Bool[Tensor, "... seq total"] | None = None,
-) -> Float[Tensor, "batch heads seq head_dim"]:
+) -> Float[Tensor, "batch heads seq value_dim"]:
     """Scaled dot-product attention, written out.
 
         softmax(query · keyᵀ / √head_dim) · value
@@ -26,7 +26,7 @@ def attend(
     The softmax goes over the keys: the weights of one query add up to 1.
 
     Args:
-        query, key, value: one row per token and head.
+        query, key, value: one row per token and head. Values may be of another width.
         visible: True where the query (row) may look at the key (column); None: everywhere. A key
             that may not be seen gets weight 0, and the others share the whole 1. Every query sees
             at least one key.
@@ -58,9 +58,9 @@ def causal_mask(
 class GroupedQueryAttention(nn.Module):
     """Causal self-attention in which groups of query heads share a key and a value head.
 
-    Queries and keys are normalised per head (QK-norm: their dot products cannot grow without
-    bound) and then rotated by position. Fewer key/value heads make the cache smaller, not the
-    number of patterns to attend with.
+    Queries and keys are normalised per head (QK-norm: their dot products do not grow with the
+    matrices that make them) and then rotated by position. Fewer key/value heads make the cache
+    smaller, not the number of patterns to attend with.
 
     Papers: Ainslie et al. (2023), "GQA"; Henry et al. (2020), "Query-Key Normalization for
     Transformers"; the order of the steps is that of Qwen3 (2025).

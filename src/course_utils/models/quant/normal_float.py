@@ -1,10 +1,12 @@
 """NF4: sixteen levels where a normal distribution has its numbers.
 
 Weights of a trained network are roughly normal: most lie near zero. Levels at equal distances spend
-half of themselves on numbers that hardly occur; levels at the quantiles are all used about equally.
+half of themselves on numbers that hardly occur; levels at the quantiles lie closest where most
+numbers are. They are used more evenly, not equally, for a group that was divided by its largest
+magnitude is no longer normal; and they are good levels, not those of the smallest error.
 
-Paper: Dettmers et al. (2023), "QLoRA: Efficient Finetuning of Quantized LLMs", section 3 and
-appendix E.
+Papers: Dettmers et al. (2023), "QLoRA: Efficient Finetuning of Quantized LLMs", section 3 and
+appendix E; Yoshida (2023), "NF4 Isn't Information Theoretically Optimal (and that's Good)".
 """
 
 from functools import cache

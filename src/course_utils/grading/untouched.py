@@ -1,0 +1,90 @@
+"""Whether a learner's function leaves its arguments as they were.
+
+Many checks compute what they expect from the same tensors that the function was given. A function
+that ruins them first, and then answers for the ruins, would be right.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from course_utils.grading.many import answers
+
+Unchanged = Callable[[], bool]
+
+
+class Watched:
+    """A function that can be asked afterwards whether it changed what it was given."""
+
+    def __init__(self, function: Any) -> None:
+        self.function, self.changes_arguments = function, False
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        unchanged = _remembered([*args, *kwargs.values()])
+        result = self.function(*args, **kwargs)
+        self.changes_arguments |= not unchanged()
+        return result
+
+    def answers(self, calls: Iterable[tuple[Any, ...]]) -> list[Any]:
+        """As `many.answers`."""
+        calls = list(calls)
+        unchanged = _remembered([list(arguments) for arguments in calls])
+        found = answers(self.function, calls)
+        self.changes_arguments |= not unchanged()
+        return found
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.function, name)
+
+
+def _remembered(value: Any) -> Unchanged:
+    """Remembers a tensor, or the tensors and values in lists, tuples and dictionaries."""
+    if isinstance(value, Tensor):
+        return _tensor(value) if _readable(value) else lambda: True
+    if isinstance(value, list | tuple):
+        items, inside = list(value), [_remembered(item) for item in value if _may_change(item)]
+        return lambda: _same_items(items, value) and all(one() for one in inside)
+    if isinstance(value, dict):
+        keys, of_values = list(value), _remembered(list(value.values()))
+        values = list(value.values())
+        return lambda: (
+            _same_items(keys, list(value))
+            and _same_items(values, list(value.values()))
+            and of_values()
+        )
+    if isinstance(value, set | bytearray):
+        copy = value.copy()
+        return lambda: value == copy
+    return lambda: True
+
+
+def _tensor(value: Tensor) -> Unchanged:
+    bits = _bits(value).clone()
+    shape, dtype = value.shape, value.dtype
+    return lambda: value.shape == shape and value.dtype == dtype and torch.equal(_bits(value), bits)
+
+
+def _bits(value: Tensor) -> Tensor:
+    return value.detach().contiguous().reshape(-1).view(torch.uint8)
+
+
+def _readable(value: Tensor) -> bool:
+    return value.layout is torch.strided and value.device.type != "meta"
+
+
+def _may_change(value: Any) -> bool:
+    return isinstance(value, Tensor | list | tuple | dict | set | bytearray)
+
+
+def _same_items(before: list[Any], now: list[Any] | tuple[Any, ...]) -> bool:
+    return len(before) == len(now) and all(map(_is, before, now))
+
+
+def _is(before: Any, now: Any) -> bool:
+    """The same object, or an equal plain value: those that crossed a process come back anew."""
+    return before is now or (type(before) is type(now) and type(now) in _PLAIN and before == now)
+
+
+_PLAIN = (int, float, str, bool, bytes, tuple)
