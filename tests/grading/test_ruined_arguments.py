@@ -12,7 +12,7 @@ from torch import Tensor
 from toy_exercises import MEAN
 
 from course_utils.grading.exercise import Exercise, all_exercises
-from course_utils.grading.judge import CHANGED, run_check
+from course_utils.grading.judge import CHANGED, judge, run_check, score
 from course_utils.grading.many import answers
 from course_utils.grading.untouched import Watched
 
@@ -106,3 +106,22 @@ def test_a_function_that_changes_an_argument_is_told_so() -> None:
     assert run_check(exercise, is_as_long, exercise.target, 0).passed
     outcome = run_check(exercise, is_as_long, in_place, 0)
     assert (outcome.status, outcome.message) == ("wrong", CHANGED)
+
+
+def test_ruins_that_answer_for_themselves_earn_nothing() -> None:
+    """Zeros in, zeros out: right for a convolution, if one asks afterwards."""
+    exercise = next(e for _, e in all_exercises() if e.id == "cnn.conv2d")
+
+    def zeros(
+        x: Tensor, weight: Tensor, bias: Any = None, stride: int = 1, padding: int = 0
+    ) -> Any:
+        x.data.zero_(), weight.data.zero_()
+        (n, _, height, width), (out, _, h, w) = x.shape, weight.shape
+        rows, columns = (
+            (size + 2 * padding - k) // stride + 1 for size, k in ((height, h), (width, w))
+        )
+        y = x.new_zeros(n, out, rows, columns)
+        y = y if bias is None else y + bias[:, None, None]
+        return y + 0 * x.sum() + 0 * weight.sum()
+
+    assert score(exercise, judge(exercise, zeros)) == 0
