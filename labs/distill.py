@@ -20,8 +20,8 @@ from course_utils.models.gpt import GPT
 from course_utils.recipes import open_lab, run_lab
 from course_utils.training.corpora import chat_corpus
 from course_utils.training.distillation_task import DistillationTask
-from course_utils.training.lab import LanguageConfig, language_trainer
-from course_utils.training.language_run import load_language_model
+from course_utils.training.lab import LanguageConfig, language_trainer, require_at_least
+from course_utils.training.language_run import load_base
 from course_utils.training.language_task import bytes_of_tokens
 from course_utils.training.trainer import Trainer
 
@@ -67,10 +67,14 @@ class DistillConfig(LanguageConfig):
     me: str = "Nano"
     author: str = "you"
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_at_least(1, self, "exam")  # what is printed at the end, and the KL, are about it
+
 
 def make_trainer(config: DistillConfig) -> tuple[Trainer, dict[str, float]]:
     """Everything a run needs, ready for `train()`; and how the teacher does in the exam."""
-    teacher, tokenizer = load_language_model(config.teacher)
+    teacher, tokenizer, weights = load_base(config.teacher)
     if config.n_heads % 2:
         raise CourseError(f"n_heads must be even, two for each key head; found {config.n_heads}.")
     torch.manual_seed(config.seed)
@@ -109,11 +113,10 @@ def make_trainer(config: DistillConfig) -> tuple[Trainer, dict[str, float]]:
         hard=config.hard,
     )
     settings = ("data", "sums", "temperature", "direction", "hard", "held_out", "me", "author")
-    identity = {name: getattr(config, name) for name in settings}
     # "base" is what chat.py knows a chat model by.
-    trainer = language_trainer(
-        student, task, tokenizer, config, identity={"base": config.teacher, **identity}
-    )
+    identity = {"base": config.teacher, **{name: getattr(config, name) for name in settings}}
+    identity |= {"teacher_weights": weights, "corpus": corpus.fingerprint}
+    trainer = language_trainer(student, task, tokenizer, config, identity=identity)
     return trainer, exam.measure(teacher)
 
 

@@ -17,8 +17,8 @@ from course_utils.data.preferences import stream_preferences
 from course_utils.data.tasks import tasks_named
 from course_utils.generation.exam import Exam
 from course_utils.recipes import open_lab, run_lab
-from course_utils.training.lab import LanguageConfig, language_trainer
-from course_utils.training.language_run import load_language_model
+from course_utils.training.lab import LanguageConfig, language_trainer, require_at_least
+from course_utils.training.language_run import load_base
 from course_utils.training.preference_task import PreferenceTask
 from course_utils.training.trainer import Trainer
 
@@ -54,10 +54,14 @@ class DpoConfig(LanguageConfig):
     anchor: float = 0.0
     held_out: float = 0.1
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_at_least(1, self, "exam")  # what is printed at the end, and the KL, are about it
+
 
 def make_trainer(config: DpoConfig) -> tuple[Trainer, dict[str, float]]:
     """Everything a run needs, ready for `train()`; and how the base does in the exam."""
-    model, tokenizer = load_language_model(config.base)
+    model, tokenizer, weights = load_base(config.base)
     reference = copy.deepcopy(model)
     if config.data:
         names = config.data.split(",")
@@ -92,6 +96,9 @@ def make_trainer(config: DpoConfig) -> tuple[Trainer, dict[str, float]]:
     )
     settings = ("base", "data", "tasks", "n_tasks", "answers", "beta", "anchor")
     identity = {name: getattr(config, name) for name in (*settings, "held_out", "max_new_tokens")}
+    identity["base_weights"] = weights
+    if config.data:  # the model's own pairs follow from its weights and the settings
+        identity["corpus"] = f"{train.fingerprint}-{validation.fingerprint}"
     trainer = language_trainer(model, task, tokenizer, config, identity=identity)
     return trainer, exam.measure(reference)
 

@@ -15,8 +15,8 @@ from course_utils.data.tasks import tasks_named
 from course_utils.generation.exam import Exam
 from course_utils.recipes import open_lab, run_lab
 from course_utils.training.group_task import GroupTask, RolloutLog
-from course_utils.training.lab import LanguageConfig, language_trainer
-from course_utils.training.language_run import load_language_model
+from course_utils.training.lab import LanguageConfig, language_trainer, require_at_least
+from course_utils.training.language_run import load_base
 from course_utils.training.trainer import Trainer
 
 
@@ -46,10 +46,14 @@ class GrpoConfig(LanguageConfig):
     max_new_tokens: int = 16
     kl_weight: float = 0.04
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_at_least(1, self, "exam")  # what is printed at the end, and the KL, are about it
+
 
 def make_trainer(config: GrpoConfig) -> tuple[Trainer, dict[str, float]]:
     """Everything a run needs, ready for `train()`; and how the base does in the exam."""
-    model, tokenizer = load_language_model(config.base)
+    model, tokenizer, weights = load_base(config.base)
     reference = copy.deepcopy(model)
     questions = tasks_named(config.tasks, config.exam, "held_out", seed=0)
     exam = Exam(tokenizer, questions, config.max_new_tokens)
@@ -68,12 +72,13 @@ def make_trainer(config: GrpoConfig) -> tuple[Trainer, dict[str, float]]:
         measures=[drift.measure],
     )
     settings = ("base", "tasks", "n_tasks", "group", "max_new_tokens", "kl_weight")
+    identity = {name: getattr(config, name) for name in settings}
     trainer = language_trainer(
         model,
         task,
         tokenizer,
         config,
-        identity={name: getattr(config, name) for name in settings},
+        identity={**identity, "base_weights": weights},
         callbacks=[RolloutLog(task)],
     )
     return trainer, exam.measure(reference)

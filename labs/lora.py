@@ -30,9 +30,10 @@ from course_utils.training.lab import (
     chosen_precision,
     language_trainer,
     refuse_long_rows,
+    require_at_least,
 )
-from course_utils.training.language_run import full_name, load_language_model
-from course_utils.training.language_task import ChatTask
+from course_utils.training.language_run import full_name, load_base
+from course_utils.training.language_task import ChatTask, Measure
 from course_utils.training.precision import COMPUTE_DTYPE
 from course_utils.training.recall import Recall
 from course_utils.training.rng import seed_everything
@@ -55,7 +56,7 @@ class LoraConfig(LanguageConfig):
         examples: Tasks to learn from.
         data: Chat sets to learn beside the tasks; identity*5 takes a set five times.
         turns: Join up to so many single exchanges into a conversation.
-        exam: Held-out tasks to answer before, during and after.
+        exam: Held-out tasks to answer before, during and after; 0 for none.
         general: A text set on which to see whether anything was forgotten; empty for none.
         held_out: Share of the chats that is measured on.
         me: The assistant's name, for the identity set.
@@ -80,6 +81,10 @@ class LoraConfig(LanguageConfig):
     me: str = "Nano"
     author: str = "you"
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_at_least(0, self, "exam")
+
 
 def make_trainer(config: LoraConfig) -> Trainer:
     """Everything a run needs, ready for `train()`."""
@@ -92,7 +97,7 @@ def make_trainer(config: LoraConfig) -> Trainer:
         targets=tuple(config.targets.split(",")),
         rslora=config.rslora,
     )
-    model, tokenizer = load_language_model(config.base)
+    model, tokenizer, weights = load_base(config.base)
     refuse_long_rows(config, model, config.base)
     if config.quantize:
         quantize_linears(model, config.quantize)
@@ -110,11 +115,13 @@ def make_trainer(config: LoraConfig) -> Trainer:
         fill=fill,
         held_out=config.held_out,
     )
-    held_out = TASKS[config.task](config.exam, "held_out", seed=1)
     write = partial(FusedGPT, dtype=dtype)
-    measures = [Exam(tokenizer, held_out, 40, writer=write).measure]
-    if "identity" in config.data:
-        who = introductions(fill, config.held_out)
+    measures: list[Measure] = []
+    if config.exam:
+        held_out = TASKS[config.task](config.exam, "held_out", seed=1)
+        measures.append(Exam(tokenizer, held_out, 40, writer=write).measure)
+    # With few of them held out, there may be none that could be answered with the name.
+    if "identity" in config.data and (who := introductions(fill, config.held_out)):
         measures.append(Exam(tokenizer, who, 40, "val_says_its_name", write).measure)
     if config.general:
         measures.append(Recall(config.general, tokenizer).measure)
@@ -130,6 +137,7 @@ def make_trainer(config: LoraConfig) -> Trainer:
     names = ("quantize", "task", "examples", "data", "turns", "held_out", "me", "author")
     identity = {name: value for name in names if (value := getattr(config, name)) is not None}
     identity |= {"base": full_name(config.base), "lora": asdict(settings)}
+    identity |= {"base_weights": weights, "corpus": corpus.fingerprint}
     return language_trainer(
         model, task, tokenizer, config, identity=identity, callbacks=[BeforeAfter()]
     )

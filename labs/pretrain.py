@@ -111,15 +111,18 @@ def make_trainer(config: PretrainConfig) -> Trainer:
     if shape.n_experts:
         held_out = torch.arange(min(8, task.n_validation_rows))
         task.measures = [ExpertLoads(task.rows(task.validation, held_out, 0)["tokens"])]
+    prompts = config.prompts.split("|") if config.prompts else []
+    samples = [Samples(tokenizer, prompts, context=config.context)] if prompts else []
     seed_everything(config.seed)
-    samples = Samples(tokenizer, config.prompts.split("|")) if config.prompts else None
+    identity = {name: getattr(config, name) for name in ("data", "held_out", "max_documents")}
+    identity["corpus"] = corpus.fingerprint
     return language_trainer(
         gpt.GPT(shape),
         task,
         tokenizer,
         config,
-        identity={"data": config.data, "held_out": config.held_out},
-        callbacks=[samples] if samples else [],
+        identity=identity,
+        callbacks=samples,
     )
 
 

@@ -14,8 +14,13 @@ from course_utils.data.tasks import additions
 from course_utils.generation.exam import Exam
 from course_utils.recipes import open_lab, run_lab
 from course_utils.training.corpora import chat_corpus
-from course_utils.training.lab import LanguageConfig, language_trainer, refuse_long_rows
-from course_utils.training.language_run import load_language_model
+from course_utils.training.lab import (
+    LanguageConfig,
+    language_trainer,
+    refuse_long_rows,
+    require_at_least,
+)
+from course_utils.training.language_run import load_base
 from course_utils.training.language_task import ChatTask, bytes_of_tokens
 from course_utils.training.trainer import Trainer
 
@@ -48,10 +53,14 @@ class SftConfig(LanguageConfig):
     me: str = "Nano"
     author: str = "you"
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_at_least(0, self, "exam")
+
 
 def make_trainer(config: SftConfig) -> Trainer:
     """Everything a run needs, ready for `train()`."""
-    model, tokenizer = load_language_model(config.base)
+    model, tokenizer, weights = load_base(config.base)
     refuse_long_rows(config, model, config.base)
     corpus = chat_corpus(
         config.data,
@@ -76,6 +85,7 @@ def make_trainer(config: SftConfig) -> Trainer:
     )
     settings = ("base", "data", "max_chats", "sums", "turns", "held_out", "me", "author")
     identity = {name: getattr(config, name) for name in settings}
+    identity |= {"base_weights": weights, "corpus": corpus.fingerprint}
     return language_trainer(model, task, tokenizer, config, identity=identity)
 
 

@@ -1,7 +1,7 @@
 """Train a tokenizer on text, and see what it makes of a sentence.
 
     python labs/tokenizer.py --data wiki --vocab 2048
-    python labs/tokenizer.py --data wiki,sanguo --vocab 6400 --try "Hello, 世界"
+    python labs/tokenizer.py --data wiki,sanguo --vocab 6400 --sentence "Hello, 世界"
 
 It stays in the data cache, where labs/pretrain.py finds it by the same two settings.
 """

@@ -93,6 +93,19 @@ def test_it_is_made_once_and_then_opened(tmp_path: Path) -> None:
     assert len(texts_of(again.train)) > 200
 
 
+def test_its_fingerprint_is_that_of_its_contents(tmp_path: Path) -> None:
+    known = build(tmp_path / "a").fingerprint
+    assert build(tmp_path / "b").fingerprint == known == open_corpus(tmp_path / "a").fingerprint
+    assert build(tmp_path / "c", [*TEXTS[:-1], TEXTS[-1] + "!"]).fingerprint != known
+    assert build(tmp_path / "d", TEXTS[::-1]).fingerprint != known  # other rows
+    assert build(tmp_path / "e", held_out=0.2).fingerprint != known
+    path = tmp_path / "a" / "corpus.json"
+    older = json.loads(path.read_text())
+    del older["fingerprint"]
+    path.write_text(json.dumps(older))
+    assert build(tmp_path / "a").fingerprint == known == open_corpus(tmp_path / "a").fingerprint
+
+
 def test_too_few_documents_for_chance_still_leave_one_to_measure_on(tmp_path: Path) -> None:
     texts = [t for t in TEXTS if not is_held_out(t, 0.1)][:3]
     corpus = build(tmp_path / "c", texts)

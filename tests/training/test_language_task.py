@@ -15,7 +15,7 @@ from course_utils.models.gpt import GPT, PRESETS
 from course_utils.models.gpt.loss import IGNORED
 from course_utils.models.metrics import bits_per_byte
 from course_utils.tokenizer.fast import FastBPE
-from course_utils.training.corpora import chat_corpus, text_corpus, tokenizer_for
+from course_utils.training.corpora import chat_corpus, text_corpus, tokenizer_for, tokenizer_path
 from course_utils.training.flops import training_flops_per_token
 from course_utils.training.language_task import ChatTask, CorpusTask, bytes_of_tokens
 from course_utils.training.throughput import training_flops_per_item
@@ -167,6 +167,39 @@ def test_tokenizer_and_corpus_are_made_once(tokenizer: FastBPE, tmp_path: Path) 
     before = text_corpus(str(mine), tokenizer).folder
     mine.write_text(sample_text())
     assert text_corpus(str(mine), tokenizer).folder != before  # a file that changed is another one
+
+
+def letters(path: Path, text: str) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("\n".join(f"{text} {i}" for i in range(2000)))
+    return path
+
+
+@pytest.mark.parametrize("data", ["{}/a.txt, {}/b.txt", "{}", "~/b.txt", "sample,{}/b.txt*2"])
+def test_own_files_are_known_by_what_they_are_not_by_their_names(
+    data: str, tokenizer: FastBPE, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = tmp_path / "mine"
+    monkeypatch.setenv("HOME", str(mine))
+    data = data.replace("{}", str(mine))
+    letters(mine / "a.txt", "first")
+    letters(mine / "b.txt", "second")
+    learned, read = tokenizer_for(data, 300).fingerprint, text_corpus(data, tokenizer).folder
+    letters(mine / "b.txt", "changed")
+    assert text_corpus(data, tokenizer).folder != read
+    assert tokenizer_for(data, 300).fingerprint != learned
+
+
+def test_a_file_of_the_same_name_in_another_folder_is_another_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learned = set()
+    for folder in (tmp_path / "here", tmp_path / "there"):
+        letters(folder / "data.txt", folder.name)
+        monkeypatch.chdir(folder)
+        learned.add(tokenizer_for("data.txt", 300).fingerprint)
+    assert len(learned) == 2
+    assert tokenizer_path("sample", 300).parent.name == "sample-300"  # stays what it is
 
 
 def test_malformed_lines_are_told_every_time(tokenizer: FastBPE, tmp_path: Path) -> None:

@@ -270,6 +270,22 @@ def test_another_run_under_the_same_name_is_refused(
     assert before == ((tmp_path / "toy" / "config.toml").read_text(), trace(tmp_path / "toy"))
 
 
+def test_what_a_name_stands_for_must_be_the_same_but_older_checkpoints_do_not_say(
+    tmp_path: Path,
+) -> None:
+    train(tmp_path, recipe={"data": "my.txt"})  # as an older version of the course wrote it
+    kept = {"data": "my.txt", "max_documents": 9, "corpus": "c0ffee"}
+    assert train(tmp_path, recipe=kept, steps=9).step == 9
+    with pytest.raises(
+        CourseError, match=r"other data .* \(recipe.corpus was c0ffee, now it is bad"
+    ):
+        train(tmp_path, recipe=kept | {"corpus": "bad"}, steps=12)
+    with pytest.raises(CourseError, match=r"max_documents = 9; now it is 8"):
+        train(tmp_path, recipe=kept | {"max_documents": 8}, steps=12)
+    with pytest.raises(CourseError, match=r"recipe.quantize = None; now it is 'nf4'"):
+        train(tmp_path, recipe=kept | {"quantize": "nf4"}, steps=12)  # left out where it is None
+
+
 def test_another_optimizer_is_refused(tmp_path: Path) -> None:
     train(tmp_path)
     model = toy_model()

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from jaxtyping import Float
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from course_utils.alignment.answers import (
     answer_ids,
@@ -34,6 +34,7 @@ from course_utils.data.store import only_one
 from course_utils.data.tasks import VerifiableTask
 from course_utils.errors import CourseError
 from course_utils.generation.fused import FusedGPT
+from course_utils.models.fingerprint import fingerprint
 from course_utils.models.gpt import GPT
 from course_utils.paths import data_dir
 from course_utils.tokenizer.fast import FastBPE
@@ -58,6 +59,12 @@ class Pairs:
 
     def __len__(self) -> int:
         return len(self.questions)
+
+    @property
+    def fingerprint(self) -> str:
+        """What tells these questions and answers from any others."""
+        rows = [self.questions, self.chosen, self.rejected]
+        return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]
 
     def rows(self, which: Iterable[int]) -> dict[str, Tensor]:
         """Some pairs as `tokens` and `targets`, a chosen and a rejected row in turn."""
@@ -166,15 +173,6 @@ def split(preferences: Sequence[Preference], share: float) -> tuple[list[Prefere
     for preference in preferences:
         sides[is_held_out(preference.messages, share)].append(preference)
     return sides
-
-
-def fingerprint(model: nn.Module) -> str:
-    """What tells these weights from any others."""
-    digest = hashlib.sha256()
-    for name, weight in model.state_dict().items():
-        digest.update(name.encode())
-        digest.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 def _folder(name: str, key: object) -> Path:

@@ -5,7 +5,7 @@
       train.starts      where each document begins, and where the last one ends (int64)
       train.learn       for chats: 1 where a token is to be learned (uint8)
       validation.*      the same for what is held out
-      corpus.json       what it is; written last, so a corpus that has it is whole
+      corpus.json       what it is, and its fingerprint; written last, so it means a whole corpus
 
 A corpus of any size is written in pieces and never held in memory. A writer that was killed goes on
 from its last piece. Which documents are held out follows from their text alone, so that a document
@@ -26,7 +26,7 @@ import numpy as np
 from jaxtyping import Bool, Int64, UInt
 from tqdm import tqdm
 
-from course_utils.data.files import install
+from course_utils.data.files import install, sha256_of
 from course_utils.data.progress import on_terminal
 from course_utils.data.records import Account
 from course_utils.data.store import only_one
@@ -81,6 +81,11 @@ class Corpus:
     train: Split
     validation: Split
     about: dict[str, Any]
+
+    @property
+    def fingerprint(self) -> str:
+        """What tells its contents from any other's."""
+        return self.about["fingerprint"]
 
 
 def open_corpus(folder: Path) -> Corpus:
@@ -147,13 +152,16 @@ def build_corpus(
         CourseError: when there are fewer than two documents, or the disk is full.
     """
     with only_one(folder, f"corpus {folder.name}"):
-        if (folder / "corpus.json").is_file():
-            return open_corpus(folder)
         try:
-            writer = _Writer(folder, vocab, masked)
-            _write_all(writer, documents, encode, lambda doc: is_held_out(side_by(doc), held_out))
-            told = {"malformed": account.malformed, "records": account.good} if account else {}
-            writer.finish((about or {}) | told)
+            if (folder / "corpus.json").is_file():
+                _add_fingerprint(open_corpus(folder))
+            else:
+                writer = _Writer(folder, vocab, masked)
+                _write_all(
+                    writer, documents, encode, lambda doc: is_held_out(side_by(doc), held_out)
+                )
+                told = {"malformed": account.malformed, "records": account.good} if account else {}
+                writer.finish((about or {}) | told)
         except OSError as error:
             raise CourseError(
                 f"Could not write {folder}: {error.strerror or error}. Make room, or set "
@@ -182,7 +190,7 @@ class _Writer:
     def __init__(self, folder: Path, vocab: int, masked: bool) -> None:
         self.folder, self.masked = folder, masked
         self.dtype = np.dtype("uint16" if vocab <= 1 << 16 else "uint32")
-        self.kinds = ("tokens", "starts", "learn") if masked else ("tokens", "starts")
+        self.kinds = _kinds(masked)
         self.read = 0
         self.counts = {name: {"documents": 0, "tokens": 0} for name in SPLITS}
         self._go_on()
@@ -209,6 +217,7 @@ class _Writer:
             "dtype": self.dtype.name,
             "masked": self.masked,
             "splits": self.counts,
+            "fingerprint": _fingerprint(self.folder, self.kinds),
         }
         _write_json(self.folder / "corpus.json", described)
         (self.folder / "progress.json").unlink()
@@ -292,6 +301,23 @@ def sections(text: str, longest: int = 8000) -> list[str]:
         found.append(text[start:end])
         start = end
     return [*found, text[start:]]
+
+
+def _kinds(masked: bool) -> tuple[str, ...]:
+    return ("tokens", "starts", "learn") if masked else ("tokens", "starts")
+
+
+def _fingerprint(folder: Path, kinds: Sequence[str]) -> str:
+    """Of all that a corpus holds; read once, when it is written, as it may be many gigabytes."""
+    hashes = [sha256_of(folder / f"{name}.{kind}") for name in SPLITS for kind in kinds]
+    return hashlib.sha256(" ".join(hashes).encode()).hexdigest()[:16]
+
+
+def _add_fingerprint(corpus: Corpus) -> None:
+    """For a corpus that was written before they were kept."""
+    if "fingerprint" not in corpus.about:
+        found = _fingerprint(corpus.folder, _kinds(corpus.about["masked"]))
+        _write_json(corpus.folder / "corpus.json", corpus.about | {"fingerprint": found})
 
 
 def delete_corpus(folder: Path) -> None:

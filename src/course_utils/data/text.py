@@ -91,12 +91,23 @@ def stream_records(name: str, account: Account) -> Records:
         return _from_hub(HubSet(repo, split or "train"))
     if name == "sample":
         return iter([("sample", part) for part in sample_text().split("\n\n") if part.strip()])
-    if name in load_catalog() or not _is_path(name):
-        return _from_catalog(name, account)
-    return _from_files(_files(Path(name).expanduser()), account)
+    if _is_path(name):
+        return _from_files(own_files(name), account)
+    return _from_catalog(name, account)
+
+
+def own_files(name: str) -> list[Path]:
+    """The files that a path stands for, in the order in which they are read; none for other names.
+
+    Raises:
+        CourseError: for a path with nothing to read.
+    """
+    return _files(Path(name).expanduser()) if _is_path(name) else []
 
 
 def _is_path(name: str) -> bool:
+    if name.startswith("hf:") or name == "sample" or name in load_catalog():
+        return False
     return os.sep in name or Path(name).suffix in SUFFIXES or Path(name).exists()
 
 

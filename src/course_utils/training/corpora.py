@@ -27,7 +27,7 @@ from course_utils.data.corpus import Corpus, Encoded, build_corpus, is_held_out,
 from course_utils.data.records import Account
 from course_utils.data.store import only_one
 from course_utils.data.tasks import VerifiableTask, additions
-from course_utils.data.text import stream_documents
+from course_utils.data.text import own_files, stream_documents
 from course_utils.errors import CourseError
 from course_utils.paths import data_dir
 from course_utils.tokenizer.fast import FastBPE
@@ -56,8 +56,14 @@ def tokenizer_for(data: str, vocab: int, held_out: float = 0.05) -> FastBPE:
 
 
 def tokenizer_path(data: str, vocab: int) -> Path:
-    """Where in the cache the tokenizer of a text set and a vocabulary's size is."""
-    return data_dir() / "tokenizers" / f"{_slug(data)}-{vocab}" / "tokenizer.json"
+    """Where in the cache the tokenizer of a text set and a vocabulary's size is.
+
+    Sets of the catalogue stay what they are; own files change under the same name, and their
+    tokenizer with them.
+    """
+    stamps = _stamps(data)
+    state = f"-{_digest(stamps)}" if stamps else ""
+    return data_dir() / "tokenizers" / f"{_slug(data)}-{vocab}{state}" / "tokenizer.json"
 
 
 def text_corpus(
@@ -162,22 +168,31 @@ def _sections(data: str, account: Account) -> Iterator[str]:
 
 def _each(data: str, read: Callable[[str], Iterator[T]]) -> Iterator[T]:
     """What `read` gives for each set of a list such as `identity*20,chitchat`."""
+    for name, times in _entries(data):
+        for _ in range(times):
+            yield from read(name)
+
+
+def _entries(data: str) -> list[tuple[str, int]]:
+    """The sets of such a list by name, and how many times each is to be taken."""
+    found = []
     for entry in filter(None, (part.strip() for part in data.split(","))):
         name, _, times = entry.partition("*")
         if times and not times.isdigit():
             raise CourseError(f"{entry!r}: after * comes how many times to take {name}.")
-        for _ in range(int(times or 1)):
-            yield from read(name)
+        found.append((name, int(times or 1)))
+    return found
 
 
 def _identity(data: str) -> list[Any]:
     """What tells one state of the data from another: names, and the stamps of own files."""
-    stamps = [
-        [str(path), path.stat().st_size, path.stat().st_mtime_ns]
-        for path in map(Path, re.split(r",|\*\d+", data))
-        if path.is_file()
-    ]
-    return [data, stamps]
+    return [data, _stamps(data)]
+
+
+def _stamps(data: str) -> list[list[Any]]:
+    """Place, size and time of each own file: the same name may mean another one by now."""
+    files = [file.resolve() for name, _ in _entries(data) for file in own_files(name)]
+    return [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
 
 
 def _folder(data: str, key: list[Any]) -> Path:

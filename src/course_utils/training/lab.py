@@ -88,6 +88,17 @@ class LanguageConfig:
         for field in ("warmup", "floor"):
             if not 0 <= getattr(self, field) <= 1:
                 raise CourseError(f"{field} is a share, 0 to 1; found {getattr(self, field)}.")
+        require_at_least(1, self, "evaluation_rows")
+
+
+def require_at_least(least: int, config: LanguageConfig, field: str) -> None:
+    """Stop at a number that would be found too small after hours, at the first evaluation.
+
+    Raises:
+        CourseError: naming the setting.
+    """
+    if getattr(config, field) < least:
+        raise CourseError(f"{field} must be at least {least}; found {getattr(config, field)}.")
 
 
 def gpt_config(preset: str, **changes: Any) -> GPTConfig:
@@ -179,13 +190,13 @@ def language_trainer(
         resume="auto" if config.resume else "never",
     )
     recipe = {
+        **identity,  # first: where these differ, the rest may differ because of them
         "model": shape_of(model.config),
         "tokenizer": tokenizer.fingerprint,
         "context": config.context,
         "steps": config.steps,  # the schedule hangs on it
         "warmup": config.warmup,
         "floor": config.floor,
-        **identity,
     }
     files = {TOKENIZER: tokenizer.tokenizer.to_str()}
     return Trainer(

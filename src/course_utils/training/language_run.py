@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from course_utils.errors import CourseError, did_you_mean
+from course_utils.models.fingerprint import fingerprint
 from course_utils.models.gpt import GPT, GPTConfig, YaRN
 from course_utils.models.lora import LoRAConfig, inject, merge_and_unload
 from course_utils.models.pretrained import is_pretrained, load_pretrained, read_model
@@ -59,6 +60,23 @@ def load_language_model(run: str | Path) -> tuple[GPT, FastBPE]:
     Raises:
         CourseError: when there is no such run, it is no language model's, or it is damaged.
     """
+    model, tokenizer = _load(run)
+    return merge_and_unload(model).eval(), tokenizer
+
+
+def load_base(run: str | Path) -> tuple[GPT, FastBPE, str]:
+    """The same to train on, and a fingerprint of its weights, for the identity of what comes of it.
+
+    A LoRA run's is taken before the adapter is merged: the sums' last digits hang on the machine,
+    and a run must be able to go on with another one.
+    """
+    model, tokenizer = _load(run)
+    weights = fingerprint(model)
+    return merge_and_unload(model).eval(), tokenizer, weights
+
+
+def _load(run: str | Path) -> tuple[GPT, FastBPE]:
+    """As it was saved: a LoRA run's adapter beside its base."""
     if is_pretrained(str(run)):
         return load_pretrained(run)
     folder = run_folder(run)
@@ -72,11 +90,10 @@ def load_language_model(run: str | Path) -> tuple[GPT, FastBPE]:
     except (OSError, tomllib.TOMLDecodeError, KeyError, TypeError) as error:
         raise CourseError(f"{folder} is not the run of a language model ({error}).") from None
     if lora is not None:
-        model = load_adapted(folder, recipe, lora)
-        return merge_and_unload(model).eval(), tokenizer
+        return load_adapted(folder, recipe, lora), tokenizer
     model = GPT(config)
     load_run(model, folder)
-    return model.eval(), tokenizer
+    return model, tokenizer
 
 
 def load_adapted(folder: Path, recipe: Mapping[str, Any], config: LoRAConfig) -> GPT:
@@ -84,8 +101,20 @@ def load_adapted(folder: Path, recipe: Mapping[str, Any], config: LoRAConfig) ->
 
     What a quantized base was rounded to is what the adapter was learned for, so the weights come
     back as those numbers, in full precision: they can be merged.
+
+    Raises:
+        CourseError: when the base has been trained again since: on other weights the adapter means
+            nothing.
     """
-    model, _ = load_language_model(recipe["base"])
+    base = recipe["base"]
+    model, _, weights = load_base(base)
+    if recipe.get("base_weights", weights) != weights:  # older runs do not say
+        replaced = runs_dir() / ".previous" / Path(base).name
+        back = f", or put the earlier {base} back: see {replaced}" if replaced.is_dir() else ""
+        raise CourseError(
+            f"{folder.name} is an adapter for {base}, which has other weights now. "
+            f"Train {folder.name} again{back}."
+        )
     if "quantize" in recipe:
         from course_utils.models.quant import dequantize_linears, quantize_linears
 

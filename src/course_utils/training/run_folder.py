@@ -14,6 +14,16 @@ from course_utils.training.callbacks import Record
 from course_utils.training.durable import disk_errors, locked, write_whole
 from course_utils.training.tracking import MetricsFile
 
+# A name such as "my.txt" or "sft-nano" may stand for something else by now. These settings are
+# fingerprints of what it stood for when the run began.
+FINGERPRINTS = {
+    "recipe.corpus": "other data",
+    "recipe.base_weights": "other weights of its base",
+    "recipe.teacher_weights": "other weights of its teacher",
+}
+# Checkpoints from before these were kept are taken up without them.
+NEWER = (*FINGERPRINTS, "recipe.max_documents")
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -96,10 +106,18 @@ def refuse_other_settings(
     """
     for key in [*own, *(key for key in saved if key not in own)]:
         old, new, name = saved.get(key), own.get(key), f"{prefix}{key}"
+        if name in NEWER and key not in saved:
+            continue
         if isinstance(old, list) and isinstance(new, list):
             old, new = dict(enumerate(old)), dict(enumerate(new))
         if isinstance(old, Mapping) and isinstance(new, Mapping):
             refuse_other_settings(old, new, run, f"{name}.")
+        elif old != new and name in FINGERPRINTS:
+            raise CourseError(
+                f"Run {run} was started with {FINGERPRINTS[name]} under the same name ({name} was "
+                f"{old}, now it is {new}). Put those back to go on with that run, or choose "
+                "another name or resume='never' for a new one."
+            )
         elif old != new:
             raise CourseError(
                 f"Run {run} was started with {name} = {old!r}; now it is {new!r}. Put it back to "

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
+from course_utils.errors import CourseError
 from course_utils.generation.engine import generate
 from course_utils.generation.sampling import Sampling
 from course_utils.tokenizer.fast import FastBPE
@@ -29,6 +30,10 @@ class Samples(Callback):
         sampling: By default at temperature 0.8, the same random choices every time, so that what
             differs is the model.
         show: Whether to print as well.
+        context: Of the model: what does not fit is refused now instead of at the first evaluation.
+
+    Raises:
+        CourseError: for a prompt that is empty, or that leaves no room in `context`.
     """
 
     def __init__(
@@ -39,10 +44,20 @@ class Samples(Callback):
         max_new_tokens: int = 40,
         sampling: Sampling | None = None,
         show: bool = True,
+        context: int | None = None,
     ) -> None:
         self._tokenizer, self._prompts, self._show = tokenizer, list(prompts), show
         self._max_new_tokens = max_new_tokens
         self._sampling = sampling or Sampling(temperature=0.8, top_k=50, seed=0)
+        self._ids = [tokenizer.encode(prompt) for prompt in self._prompts]
+        for prompt, ids in zip(self._prompts, self._ids, strict=True):
+            if not ids:
+                raise CourseError(f"One of the prompts {self._prompts} is empty: leave it out.")
+            if context is not None and len(ids) >= context:
+                raise CourseError(
+                    f"The prompt {prompt[:20]!r}… has {len(ids)} tokens, which leaves no room in a "
+                    f"context of {context}: shorten it."
+                )
 
     def on_eval(self, trainer: "Trainer", step: int, metrics: Record) -> None:
         if not trainer.is_main:
@@ -51,7 +66,7 @@ class Samples(Callback):
         model.eval()
         found = generate(
             model,  # type: ignore[arg-type]
-            [self._tokenizer.encode(prompt) for prompt in self._prompts],
+            self._ids,
             max_new_tokens=self._max_new_tokens,
             sampling=self._sampling,
             stop=sorted(self._tokenizer.special.values()),

@@ -83,7 +83,8 @@ class Trainer:
             )
         self.model, self.optimizer, self.schedule = model, optimizer, schedule
         self.task, self.config, self.callbacks = task, config, callbacks
-        self._what = {"optimizer": describe_optimizer(optimizer), "recipe": dict(recipe or {})}
+        # The recipe first: where it differs from a checkpoint's, the optimiser's list may for that.
+        self._what = {"recipe": dict(recipe or {}), "optimizer": describe_optimizer(optimizer)}
         self._processes = Processes.start()
         self.device, self.is_main = self._processes.device, self._processes.is_main
         check_precision(config.precision, self.device)
