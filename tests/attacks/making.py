@@ -76,17 +76,20 @@ def put(folder: Path, student: str, content: dict[str, Any] | bytes) -> Path:
 
 
 def tree(folder: Path) -> dict[str, str]:
-    """A hash of everything below a folder, links and empty folders included."""
+    """A hash, the mode, the size and the time of everything below a folder, links and empty folders
+    included."""
     found = {}
-    for path in sorted(folder.rglob("*")):
+    for path in (folder, *sorted(folder.rglob("*"))):
         if path.is_symlink():
             found[str(path)] = f"link to {path.readlink()}"
         elif path.is_file():
             # Half a gigabyte of holes is not read for this.
-            small = path.stat().st_size < 2**24
-            found[str(path)] = hashlib.sha256(path.read_bytes()).hexdigest() if small else "large"
+            told = path.stat()
+            text = path.read_bytes() if told.st_size < 2**24 else b"large"
+            inode = f"{told.st_mode:o} {told.st_uid} {told.st_size} {told.st_mtime_ns}"
+            found[str(path)] = f"{hashlib.sha256(text).hexdigest()} {inode}"
         else:
-            found[str(path)] = "folder"
+            found[str(path)] = f"folder {path.stat().st_mode:o}"
     return found
 
 

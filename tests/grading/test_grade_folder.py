@@ -4,18 +4,22 @@ import json
 import os
 import signal
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 from attacks.making import LESSON, notebook, put, references
 
 from course_utils.cli import main
 from course_utils.errors import CourseError
+from course_utils.grading.autograde import workers
 from course_utils.grading.autograde.grade import _still_good
 from course_utils.grading.autograde.journal import Journal
-from course_utils.grading.autograde.plan import environment_digest
-from course_utils.grading.autograde.records import SubmissionGrade
-from course_utils.grading.autograde.run import grade_folder
+from course_utils.grading.autograde.plan import environment_digest, lesson_plan
+from course_utils.grading.autograde.records import ExerciseGrade, SubmissionGrade
+from course_utils.grading.autograde.run import Run, _lost, _unchanged, grade_folder
+from course_utils.grading.autograde.submission import Found
 from course_utils.grading.exercise import find_exercise
 from course_utils.grading.mutants import apply
 from course_utils.grading.sandbox import lockdown
@@ -114,8 +118,6 @@ def test_a_journal_without_its_last_line_end(tmp_path: Path) -> None:
 
 
 def test_only_exercises_whose_checks_changed_are_graded_again() -> None:
-    from course_utils.grading.autograde.records import ExerciseGrade
-
     both = tuple(
         ExerciseGrade(exercise=name, title="", status="passed", score=1.0, max_score=1.0)
         for name in ("x.a", "x.b")
@@ -166,3 +168,95 @@ def test_an_ordinary_user_is_locked_in_too() -> None:
         finally:
             os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+GRADED = SubmissionGrade(student="a", lesson="x", status="graded", key="k")
+FOUND = Found("a", "x", Path("nowhere"))
+
+
+def graded_by_workers(monkeypatch: pytest.MonkeyPatch, grade) -> list:  # type: ignore[no-untyped-def]
+    """What comes of two submissions when this is what a worker does with each."""
+    monkeypatch.setattr(workers, "grade", grade)
+    launch = partial(workers.start, None, None, 0)  # type: ignore[arg-type]
+    tasks = [(FOUND, None), (Found("b", "x", Path("nowhere")), None)]
+    return [answer for _, answer in workers.run(tasks, 1, launch, 60.0)]
+
+
+def test_what_fails_once_is_graded_by_another_worker(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def grade(found, *rest):  # type: ignore[no-untyped-def]
+        first = tmp_path / found.student
+        if not first.exists():
+            first.write_text(str(os.getpid()))
+            raise RuntimeError("no gradients")
+        assert first.read_text() != str(os.getpid())
+        return GRADED
+
+    assert graded_by_workers(monkeypatch, grade) == [GRADED, GRADED]
+
+
+def test_what_fails_twice_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    def grade(found, *rest):  # type: ignore[no-untyped-def]
+        if found.student == "b":
+            os._exit(1)
+        raise RuntimeError("no gradients")
+
+    found = graded_by_workers(monkeypatch, grade)
+    assert found == ["RuntimeError: no gradients", "its process ended"]
+
+
+def test_a_worker_takes_no_more_memory_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    def grade(*task):  # type: ignore[no-untyped-def]
+        return torch.empty(workers.MAX_MEMORY + 2**30, dtype=torch.uint8)  # none of it touched
+
+    for answer in graded_by_workers(monkeypatch, grade):
+        assert "allocate memory" in answer
+
+
+def test_what_was_written_is_there_when_the_grader_was_lost(tmp_path: Path) -> None:
+    from course_utils.authoring.build import build
+    from course_utils.authoring.lesson import find_lesson
+
+    book = json.loads(json.dumps(build(find_lesson("03"), "learner")))
+    for cell in book["cells"]:
+        if cell["metadata"].get("course", {}).get("role") == "answer":
+            cell["source"] = "Half the noise needs four times the batch."
+    path = tmp_path / "book.ipynb"
+    path.write_text(json.dumps(book))
+    (tmp_path / "timestamp.txt").write_text("2026-03-01 10:00:00 UTC")
+    plan = lesson_plan("03")
+    found = Found("ada", plan.name, path)
+    record = _lost(found, plan, Level.LIMITS, "RuntimeError: no gradients")
+    assert [one.text for one in record.answers] == ["Half the noise needs four times the batch."]
+    assert record.timestamp == "2026-03-01 10:00:00 UTC"
+    assert "RuntimeError: no gradients" in record.problem
+    assert {(e.status, e.source) for e in record.exercises} == {
+        ("crashed", p.stub) for p in plan.exercises
+    }
+    assert not _unchanged(found, record, plan, 0)
+
+    path.write_text("half a note")
+    assert _lost(found, plan, Level.LIMITS, "").status == "unreadable"
+
+
+def test_the_summary_is_harmless(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    bad = "\x1b[2J\ud800[bold]\nsecond line"
+    exercise = ExerciseGrade(
+        exercise="x.a", title="", status="crashed", score=0.0, max_score=1.0, problem=bad
+    )
+    run = Run(
+        records=[
+            SubmissionGrade(student=bad, lesson="x", status="graded", exercises=(exercise,)),
+            SubmissionGrade(student=bad, lesson="x", status="unreadable", problem=bad),
+        ],
+        remarks=[f"{bad} is not a student's folder"],
+    )
+    monkeypatch.setattr("course_utils.grading.autograde.run.grade_folder", lambda *a, **k: run)
+    monkeypatch.setattr("course_utils.grading.autograde.outputs.write_all", lambda *a: None)
+    assert main(["grade", str(tmp_path), "--out", str(tmp_path)]) == 1
+    said = capsys.readouterr().out
+    assert "\x1b" not in said
+    assert said.count("␛[2J\ufffd[bold] second line") == 5

@@ -4,9 +4,11 @@ A sample here; all exercises of the course with `COURSE_SANDBOX_ALL=1 pytest` on
 """
 
 import os
+import struct
 import textwrap
 from collections.abc import Iterator
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,11 +16,15 @@ import torch
 from course_utils.grading.autograde.borrowed import borrowed
 from course_utils.grading.exercise import Exercise, all_exercises, find_exercise
 from course_utils.grading.feedback import alike
-from course_utils.grading.judge import run_check
+from course_utils.grading.judge import _warm_up, run_check
 from course_utils.grading.many import answers
 from course_utils.grading.mutants import apply, build
-from course_utils.grading.sandbox.frames import WireError
+from course_utils.grading.sandbox.frames import WireError, _pack, _unpack
+from course_utils.grading.sandbox.grader_values import GraderReader
+from course_utils.grading.sandbox.identity import Tensors
+from course_utils.grading.sandbox.proxy import Talk, _drawn_from
 from course_utils.grading.sandbox.session import Session, Zygote
+from course_utils.grading.sandbox.values import MAX_ITEMS, Reader
 from course_utils.grading.timelimit import time_limit
 
 # Gradients, lists and dictionaries, models and optimisers that are given, modules that come back,
@@ -182,3 +188,100 @@ def test_too_few_answers_end_the_conversation(zygote: Zygote) -> None:
             answers(session.student(), [(1,), (2,)])
     finally:
         session.close()
+
+
+def test_what_a_cell_switches_is_not_switched_here(zygote: Zygote) -> None:
+    session = Session(zygote)
+    state = torch.get_rng_state()
+    source = (
+        "import torch\ntorch.set_grad_enabled(False)\ntorch.manual_seed(7)\n"
+        "def same(x):\n    return x\n"
+    )
+    try:
+        assert session.run_cell(source, "<test>", "same") == ("", "function")
+        assert torch.is_grad_enabled()
+        session.restore(CHOSEN[0], hand_on=False)
+        assert torch.is_grad_enabled()
+        assert torch.equal(torch.get_rng_state(), state)
+    finally:
+        torch.set_grad_enabled(True)
+        session.close()
+
+
+def test_references_are_run_with_gradients_whatever_came_before() -> None:
+    exercise = find_exercise("cnn.training_step")
+    lesson = tuple(e for n, e in all_exercises() if n == LESSON_OF[exercise.id])
+    with torch.no_grad():
+        _warm_up.__wrapped__(exercise)
+        borrowed.__wrapped__(exercise, lesson[lesson.index(exercise) + 1 :])
+
+
+@pytest.mark.parametrize("draws", [0, 1, 2, 622, 623, 624, 625, 1248, 5000])
+def test_every_state_that_drawing_leads_to_is_taken(draws: int) -> None:
+    generator = torch.Generator().manual_seed(3)
+    for draw in (torch.rand, torch.randn, partial(torch.randint, 2**62)):
+        draw((draws,), generator=generator)
+        state = generator.get_state()
+        assert _drawn_from(state) is state
+
+
+@pytest.mark.parametrize(
+    ("left", "seeded", "following"),
+    [(624, 1, 624), (1, 1, 1), (2, 1, 0), (1, 0, 0), (-1, 1, 0), (1, 1, 2**63)],
+)
+def test_no_other_state_is(left: int, seeded: int, following: int) -> None:
+    state = torch.Generator().get_state()
+    head = struct.pack("<QiiQ", 5, left, seeded, following)
+    state[:24] = torch.tensor(list(head), dtype=torch.uint8)
+    for forged in (state, state[:20], state.float()):
+        with pytest.raises(WireError):
+            _drawn_from(forged)
+
+
+def test_a_state_of_another_size_is_no_answer() -> None:
+    talk = Talk(lambda message, tensors: ({}, []))
+    answer = {"op": "return", "rng": 0, "value": None}
+    with pytest.raises(WireError, match="malformed"):
+        talk._read(answer, [torch.Generator().get_state()[:100]])
+
+
+def test_a_tensor_of_a_message_is_one_thing_and_not_copied() -> None:
+    talk = Talk(lambda message, tensors: ({}, []))
+    with pytest.raises(WireError, match="not any more"):
+        GraderReader(talk, [torch.zeros(2)]).read(["l", [["x", 0], ["x", 0]]])
+    weight, other = talk.tensors.add(torch.zeros(2), True), talk.tensors.add(torch.zeros(2), True)
+    now = torch.ones(3)
+    updates = [["data", known.number, 0] for known in (weight, other)]
+    with pytest.raises(WireError, match="not any more"):
+        talk._unpack({"updates": updates}, [now])
+    assert weight.tensor.data_ptr() == now.data_ptr()
+
+    child = Tensors(first=1, careful=True)
+    known = child.add(torch.zeros(2), True)
+    child.apply(["data", known.number, 0], [now])
+    assert known.tensor.data_ptr() != now.data_ptr()
+
+
+def test_the_tensors_of_a_message_fill_it() -> None:
+    body = bytearray(b"".join(_pack([torch.arange(4), torch.ones(3)])))
+    assert [x.tolist() for x in _unpack(body)] == [[0, 1, 2, 3], [1.0, 1.0, 1.0]]
+    with pytest.raises(WireError, match="more in the message"):
+        _unpack(body + bytearray(10**6))
+    twice = body.replace(b"[32,44]", b"[20,32]")
+    assert twice != body
+    with pytest.raises(WireError, match="one after another"):
+        _unpack(twice)
+
+
+def test_ranges_are_no_longer_than_lists() -> None:
+    assert Reader([]).read(["R", 0, 10, 3]) == range(0, 10, 3)
+    assert len(Reader([]).read(["R", 0, MAX_ITEMS, 1])) == MAX_ITEMS
+    for stop in (MAX_ITEMS + 1, 2**200):
+        with pytest.raises(WireError, match="too long"):
+            Reader([]).read(["R", 0, stop, 1])
+
+
+def test_notes_are_told_in_characters_that_can_be_printed() -> None:
+    session = SimpleNamespace(notes=[], printed="")
+    Session._collect(session, {"notes": ["the file \x1b[2J\ud800 é"]})  # type: ignore[arg-type]
+    assert session.notes == ["the file \ufffd[2J\ufffd é"]

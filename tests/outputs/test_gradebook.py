@@ -242,3 +242,10 @@ def test_a_file_that_is_no_gradebook_is_left_alone(records, tmp_path):
     with pytest.raises(CourseError, match="gradebook"):
         gradebook.update(tmp_path, records, released)
     assert (tmp_path / "gradebook.db").read_text().startswith("a shopping list")
+
+
+def test_two_students_with_one_name_are_one(records, out):
+    gradebook.update(out, [records[0], records[0]], released)
+    with opened(out) as book:
+        found = book.find_submission(records[0].lesson, records[0].student)
+        assert found.score == records[0].score

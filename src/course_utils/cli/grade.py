@@ -6,8 +6,6 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from rich.markup import escape
-
 from course_utils.cli.output import console, print_table
 
 
@@ -15,7 +13,7 @@ def grade(arguments: argparse.Namespace) -> int:
     """Grade; 1 when something is left for the instructor to look at."""
     from tqdm import tqdm
 
-    from course_utils.grading.autograde.outputs import write_all
+    from course_utils.grading.autograde.outputs import plain, write_all
     from course_utils.grading.autograde.records import FLAGGED
     from course_utils.grading.autograde.run import grade_folder
 
@@ -45,7 +43,7 @@ def grade(arguments: argparse.Namespace) -> int:
         [(status.replace("_", " "), str(n)) for status, n in statuses.most_common()],
     )
     for remark in run.remarks:
-        console().print(f"passed over: {remark}", markup=False)
+        console().print(f"passed over: {plain.line(remark)}", markup=False)
     flagged = [
         (record, exercise)
         for record in run.records
@@ -56,12 +54,14 @@ def grade(arguments: argparse.Namespace) -> int:
     if flagged or unreadable:
         console().print("[bold]To look at[/]")
     for record, exercise in flagged:
-        said = escape(exercise.problem or exercise.status)
+        student, said = (plain.line(s) for s in (record.student, exercise.problem))
         console().print(
-            f"  {escape(record.student)}  {exercise.exercise}  {exercise.status}: {said}"
+            f"  {student}  {exercise.exercise}  {exercise.status}: {said or exercise.status}",
+            markup=False,
         )
     for record in unreadable:
-        console().print(f"  {escape(record.student)}  {record.lesson}  {escape(record.problem)}")
+        student, said = plain.line(record.student), plain.line(record.problem)
+        console().print(f"  {student}  {record.lesson}  {said}", markup=False)
     each = f", {1000 * run.seconds / run.graded:.0f} ms each" if run.graded else ""
     console().print(
         f"{run.graded} graded in {run.seconds:.1f} s{each}; {run.cached} unchanged since last "

@@ -7,6 +7,7 @@ escaped: a tensor's repr or an exception's message must not become markup.
 
 from __future__ import annotations
 
+from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -130,8 +131,22 @@ def brief(value: Any, limit: int = 6) -> str:
         numbers = ", ".join(_number(number) for number in value.flatten()[:limit])
         more = ", …" if value.numel() > limit else ""
         return f"[{numbers}{more}]  (shape {tuple(value.shape)}, {_dtype(value)})"
-    said = repr(value)
+    said = repr(_beginning(value, iter(range(100))))
     return said if len(said) <= 100 else said[:97] + "…"
+
+
+def _beginning(value: Any, left: Iterator[int]) -> Any:
+    """A container with its first items, those inside them included, until `left` ends.
+
+    A hundred items have more than a hundred characters, and a million tensors take minutes.
+    """
+    if type(value) in (list, tuple, set, frozenset) or type(value).__repr__ is tuple.__repr__:
+        kind = tuple if isinstance(value, tuple) else type(value)
+        return kind([_beginning(item, left) for item, _ in zip(value, left, strict=False)])
+    if type(value) in (dict, OrderedDict, Counter):
+        pairs = zip(value.items(), left, strict=False)
+        return type(value)({_beginning(k, left): _beginning(v, left) for (k, v), _ in pairs})
+    return value
 
 
 def _number(value: torch.Tensor) -> str:

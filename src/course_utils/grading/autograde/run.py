@@ -139,7 +139,7 @@ def _grade_lessons(
                 zygote.limits.wall,
             )
             for one, answer in graded:
-                record = answer or _lost(one, plan, level)
+                record = _lost(one, plan, level, answer) if isinstance(answer, str) else answer
                 journal.add(record)
                 counts.update(_counted(record))
                 run.graded += 1
@@ -153,6 +153,8 @@ def _unchanged(one: Found, before: SubmissionGrade, plan: LessonPlan, secret: in
     from course_utils.grading.autograde.grade import submission_key
     from course_utils.grading.autograde.submission import Unreadable, read_submission
 
+    if before.status == "graded" and not before.key:
+        return False  # the grader was lost on it
     try:
         return before.key == submission_key(read_submission(one, plan), plan, secret)
     except Unreadable as problem:
@@ -165,16 +167,33 @@ def _counted(record: SubmissionGrade) -> Counter[str]:
     return Counter(exercise.status for exercise in record.exercises)
 
 
-def _lost(one: Found, plan: LessonPlan, level: Level) -> SubmissionGrade:
-    """A submission on which the grader itself failed, twice: nobody's zero."""
-    problem = "The grader did not survive this submission, twice. Look at it by hand."
+def _lost(one: Found, plan: LessonPlan, level: Level, why: str) -> SubmissionGrade:
+    """A submission on which the grader itself failed, twice: nobody's zero.
+
+    What a person needs to mark it is there: the learner's cells and written answers.
+    """
+    from course_utils.grading.autograde.grade import MAX_SOURCE, answers
+    from course_utils.grading.autograde.submission import read_submission
+
+    problem = (
+        f"The grader did not survive this submission, twice ({why[:300]}). Look at it by hand."
+    )
+    try:
+        submission = read_submission(one, plan)
+    except Exception:  # this process must not fail where the workers did
+        return SubmissionGrade(
+            student=one.student, lesson=one.lesson, status="unreadable", problem=problem,
+            sandbox=level.says,
+        )  # fmt: skip
     return SubmissionGrade(
         student=one.student, lesson=one.lesson, status="graded", problem=problem,
-        sandbox=level.says,
+        sandbox=level.says, notes=tuple(submission.notes), answers=answers(submission, plan),
+        timestamp=submission.timestamp,
         exercises=tuple(
             ExerciseGrade(
                 exercise=p.exercise.id, title=p.exercise.title, status="crashed", score=0.0,
                 max_score=float(p.exercise.points), problem=problem,
+                source=submission.solutions.get(p.exercise.id, "")[:MAX_SOURCE],
             )
             for p in plan.exercises
         ),

@@ -28,6 +28,7 @@ from course_utils.grading.sandbox.lockdown import Level, Limits
 
 # A worker that is silent for longer than a submission may take, and this, is stuck itself.
 GRACE = 60.0
+MAX_MEMORY = 6 * 2**30  # that a worker may map beyond what the grader has
 
 
 @dataclass(frozen=True)
@@ -96,11 +97,25 @@ def start(plan: LessonPlan, door: Door, secret: int, core: int | None = None) ->
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the grader decides when to stop
         if core is not None:
             os.sched_setaffinity(0, {core})
+        _bound_memory()
         gc.freeze()  # what the grader had made is not the worker's to look through
         _work(theirs, plan, door, secret)
         code = 0
     finally:
         os._exit(code)
+
+
+def _bound_memory() -> None:
+    """However a submission makes the grader allocate: it ends this worker, not the machine."""
+    page = resource.getpagesize()
+    mapped = int(Path("/proc/self/statm").read_text().split()[0]) * page
+    most = resource.getrlimit(resource.RLIMIT_AS)[1]
+    room = mapped + MAX_MEMORY
+    resource.setrlimit(
+        resource.RLIMIT_AS, (room if most == resource.RLIM_INFINITY else min(room, most), most)
+    )
+    with contextlib.suppress(OSError):  # where the machine runs out, before the grader itself
+        Path("/proc/self/oom_score_adj").write_text("500")
 
 
 def _work(connection: socket.socket, plan: LessonPlan, door: Door, secret: int) -> None:
@@ -135,8 +150,9 @@ def run(
     jobs: int,
     launch: Callable[[int | None], Worker],
     most_seconds: float,
-) -> Iterator[tuple[Found, SubmissionGrade | None]]:
-    """Grade all tasks, as they come; None for one that two workers in turn did not survive.
+) -> Iterator[tuple[Found, SubmissionGrade | str]]:
+    """Grade all tasks, as they come; for one that two workers in turn did not survive, what ended
+    the second.
 
     Args:
         tasks: submissions with their earlier records.
@@ -157,7 +173,9 @@ def run(
         worker.task = None
         if queue:
             found, before = queue.pop()
-            worker.give(found, before)
+            # If it has just died, its connection is at its end, and that is seen to below.
+            with contextlib.suppress(OSError):
+                worker.give(found, before)
 
     try:
         for worker in workers:
@@ -168,19 +186,25 @@ def run(
             for worker in busy:
                 task = worker.task
                 assert task is not None
-                gone = time.monotonic() - worker.since > most_seconds + GRACE
-                if worker.connection in ready and not gone:
+                gone = ""
+                if time.monotonic() - worker.since > most_seconds + GRACE:
+                    gone = "it took too long"
+                elif worker.connection in ready:
                     try:
                         answer = worker.answer()
                     except (EOFError, OSError):
-                        gone = True
+                        gone = "its process ended"
                     else:
                         if answer is None:
                             continue
                         if "error" in answer:
                             raise CourseError(answer["error"])
-                        feed(worker)
-                        yield task, from_plain(answer["record"]) if "record" in answer else None
+                        if "failed" in answer:
+                            # Again, and not here: it may be what an earlier one left behind.
+                            gone = answer["failed"]
+                        else:
+                            feed(worker)
+                            yield task, from_plain(answer["record"])
                 if gone:
                     worker.end()
                     place = workers.index(worker)
@@ -189,7 +213,7 @@ def run(
                     if tried[task] < 2:
                         queue.append((task, earlier[task]))
                     else:
-                        yield task, None
+                        yield task, gone
                     feed(fresh)
     finally:
         for worker in workers:

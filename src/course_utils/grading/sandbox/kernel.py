@@ -17,6 +17,7 @@ _NUMBERS = {
     "landlock_create_ruleset": (444, 444),
     "landlock_add_rule": (445, 445),
     "landlock_restrict_self": (446, 446),
+    "mount_setattr": (442, 442),
     "pidfd_open": (434, 434),
     "seccomp": (317, 277),
 }
@@ -68,6 +69,16 @@ def mount(source: str, target: str, kind: str | None, flags: int, options: str =
         ctypes.c_ulong(flags), options.encode(),
     )  # fmt: skip
     _checked(f"mount {target}", answer)
+
+
+def mount_read_only() -> None:
+    """Make every mount that there is, in this mount namespace, one that can only be read."""
+    here, recursive, read_only = -100, 0x8000, 1
+    change = struct.pack("=QQQQ", read_only, 0, 0, 0)
+    syscall(
+        "mount_setattr", here, ctypes.create_string_buffer(b"/"), recursive,
+        ctypes.create_string_buffer(change), len(change),
+    )  # fmt: skip
 
 
 def drop_capabilities() -> None:

@@ -65,11 +65,16 @@ def best_level() -> Level:
     """The highest level that works here, found by trying."""
     if not (landlock.version() and seccomp.available()):
         return Level.LIMITS
-    if _in_a_child(lambda: enter_namespaces(os.getuid(), os.getgid())):
+    if _in_a_child(_try_namespaces):
         return Level.NAMESPACES
-    if shutil.which("bwrap") and _succeeds(["bwrap", *_BWRAP, "true"]):
+    if bubblewrap_works():
         return Level.BUBBLEWRAP
     return Level.LANDLOCK
+
+
+def _try_namespaces() -> None:
+    enter_namespaces(os.getuid(), os.getgid())
+    kernel.mount_read_only()
 
 
 def usable_level(unsafe: bool = False, at_most: Level = Level.NAMESPACES) -> Level:
@@ -92,6 +97,11 @@ def prefix(level: Level) -> list[str]:
     return (
         ["bwrap", *_BWRAP, "--dev", "/dev", "--tmpfs", "/tmp"] if level == Level.BUBBLEWRAP else []
     )
+
+
+def bubblewrap_works() -> bool:
+    """Whether bubblewrap is installed, and may make namespaces."""
+    return shutil.which("bwrap") is not None and _succeeds([*prefix(Level.BUBBLEWRAP), "true"])
 
 
 def _succeeds(command: Sequence[str]) -> bool:
@@ -134,17 +144,26 @@ def address_space() -> int:
     return pages * resource.getpagesize()
 
 
+def _threads_of_all() -> int:
+    """How many threads this machine has: "0.10 0.20 0.30 running/threads last"."""
+    return int(Path("/proc/loadavg").read_text().split()[3].partition("/")[2])
+
+
 def prepare_scratch(level: Level, root: Path) -> Path | None:
     """With namespaces, the one folder over which every child mounts a scratch folder of its own.
 
     It lies in a tiny file system that can only be read, so there is nothing beside it to write to.
+    From here on the calling process and its children can change no file anywhere else, its mode and
+    times included, of which Landlock knows nothing.
     """
     if level != Level.NAMESPACES:
         return None
     kernel.mount("scratch", str(root), "tmpfs", 0, "size=64k,mode=0700")
     scratch = root / "scratch"
     scratch.mkdir(mode=0o700)
-    kernel.mount("scratch", str(root), None, kernel.MS_REMOUNT | kernel.MS_RDONLY)
+    # On new mounts: a file that a set-up cell has left open to write to holds the old ones open.
+    kernel.unshare(kernel.CLONE_NEWNS)
+    kernel.mount_read_only()
     return scratch
 
 
@@ -166,15 +185,20 @@ def lock_in(level: Level, limits: Limits, mapped: int, rules: int, scratch: Path
         flags = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
         kernel.mount("scratch", str(scratch), "tmpfs", flags, f"size={limits.scratch},mode=0700")
     os.chdir(scratch)
+    # Without a user namespace of one's own, what the same user runs elsewhere counts, too. To count
+    # that takes long; it is not more than the machine has.
+    elsewhere = 0 if level == Level.NAMESPACES else _threads_of_all()
     kernel.prctl(kernel.PR_SET_PDEATHSIG, 9)
     for what, value in (
         (resource.RLIMIT_AS, mapped + limits.memory),
         (resource.RLIMIT_CPU, limits.cpu),
         (resource.RLIMIT_FSIZE, limits.file_size),
         (resource.RLIMIT_NOFILE, limits.open_files),
-        (resource.RLIMIT_NPROC, 256),
+        (resource.RLIMIT_NPROC, elsewhere + 256),
         (resource.RLIMIT_CORE, 0),
     ):
+        most = resource.getrlimit(what)[1]  # only the superuser may raise it
+        value = value if most == resource.RLIM_INFINITY else min(value, most)
         resource.setrlimit(what, (value, value))
     if level >= Level.LANDLOCK:
         kernel.drop_capabilities()

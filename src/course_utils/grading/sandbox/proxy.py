@@ -8,6 +8,7 @@ object of the learner's, and a comparison with `==` is never asked of the child.
 
 import builtins
 import re
+import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -16,12 +17,7 @@ from torch import Tensor
 
 from course_utils.errors import CourseError
 from course_utils.grading.sandbox.frames import WireError
-from course_utils.grading.sandbox.grader_values import (
-    GraderReader,
-    GraderWriter,
-    description,
-    index_of,
-)
+from course_utils.grading.sandbox.grader_values import GraderReader, GraderWriter, description
 from course_utils.grading.sandbox.identity import Tensors, define, make, same_bits
 from course_utils.grading.sandbox.objects import take_over
 from course_utils.grading.sandbox.remotes import Remote, RemoteFunction
@@ -156,9 +152,11 @@ class Talk:
             if answer["op"] == "raise":
                 self._raise(answer["error"])
             if "bridge" in answer:
-                self._bridge(answer["bridge"], tensors, reader)
+                self._bridge(answer["bridge"], reader)
             return reader.read(answer["value"])
-        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        except (
+            KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError,
+        ) as error:  # fmt: skip
             if getattr(error, "of_the_learner", False):
                 raise
             raise WireError(f"malformed answer: {type(error).__name__}: {error}") from error
@@ -170,32 +168,33 @@ class Talk:
             if type(number) is not int or number % 2 == 0 or number in self.tensors.by_number:
                 raise WireError("this number is not the child's to give")
             tensor = make(
-                [number, *(None if i is None else index_of(i, tensors) for i in plain[1:2]),
-                 plain[2] is True, plain[3] is True,
-                 None if plain[4] is None else index_of(plain[4], tensors), True],
+                [number, reader.once(plain[1]), plain[2] is True, plain[3] is True,
+                 None if plain[4] is None else reader.once(plain[4]), True],
                 tensors,
             )  # fmt: skip
             self.tensors.add(tensor, lasting=True, number=number)
         for update in answer.get("updates", ()):
+            if update[0] != "requires" and update[2] is not None:
+                reader.once(update[2])
             self.tensors.apply(update, tensors)
         for number, plain in answer.get("objects", ()):
             take_over(self.objects[number], plain, reader)
             writer = GraderWriter(self)
             self.described[number] = description(self.objects[number], writer)
         for number, index in answer.get("generators", ()):
-            state = tensors[index_of(index, tensors)]
+            state = _drawn_from(reader.tensor(index))
             self.generators[number].set_state(state)
             self.generator_states[number] = state
         if "rng" in answer:
-            self.rng = tensors[index_of(answer["rng"], tensors)]
+            self.rng = _drawn_from(reader.tensor(answer["rng"]))
             torch.set_rng_state(self.rng)
         torch.set_grad_enabled(answer.get("grad") is not False)
         return reader
 
-    def _bridge(self, plain: dict[str, Any], tensors: list[Tensor], reader: GraderReader) -> None:
+    def _bridge(self, plain: dict[str, Any], reader: GraderReader) -> None:
         number = plain["number"]
         leaves = [self.tensors.by_number[n].tensor for n in plain["leaves"]]
-        values = [tensors[index_of(i, tensors)] for i in plain["outputs"]]
+        values = [reader.tensor(i) for i in plain["outputs"]]
         wanting = [leaf for leaf in leaves if leaf.requires_grad]
         with torch.enable_grad():
             if wanting:
@@ -264,6 +263,25 @@ class _Bridge(torch.autograd.Function):
             ):
                 raise WireError("a gradient has the shape and dtype of its tensor")
         return None, None, None, None, *found
+
+
+# How torch's CPU generator begins its state: seed, numbers left, whether it is seeded, the next.
+_GENERATOR = struct.Struct("<QiiQ")
+
+
+def _drawn_from(state: Tensor) -> Tensor:
+    """A generator's state, if drawing can lead to it.
+
+    torch takes `left` and `next` as they are, each below its limit, and reads the 624 numbers of
+    the state from `next` until none is left: were they not to agree, also what lies behind it.
+    """
+    if state.dtype != torch.uint8 or state.ndim != 1 or len(state) < _GENERATOR.size:
+        raise WireError("this is no generator's state")
+    _, left, seeded, following = _GENERATOR.unpack_from(state.numpy())  # type: ignore[arg-type]
+    # New, or that many numbers into the 624.
+    if seeded != 1 or ((left, following) != (1, 0) and left + following != 625):
+        raise WireError("no generator comes into this state")
+    return state
 
 
 def _become(given: Any, now: Any) -> None:

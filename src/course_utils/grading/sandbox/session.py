@@ -19,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn
 
+import torch
 from torch import Tensor
 
 from course_utils.errors import CourseError
@@ -78,7 +79,9 @@ class Zygote:
             "course_utils.grading.sandbox.zygote", str(theirs.fileno()),
         ]  # fmt: skip
         if self.level == Level.BUBBLEWRAP:
-            command[1:1] = ["--bind", self._folder.name, self._folder.name]
+            # After the others: bubblewrap mounts in the order of its options, and /tmp covers this.
+            at = command.index(sys.executable)
+            command[at:at] = ["--bind", self._folder.name, self._folder.name]
         self.process = subprocess.Popen(
             command,
             pass_fds=(theirs.fileno(), listener.fileno()),
@@ -190,6 +193,29 @@ def readable_paths(modules: Sequence[CutModule]) -> list[Path]:
     return sorted(path for path in paths if path.exists())
 
 
+def _new_child(address: str) -> tuple[socket.socket, int]:
+    """A connection to a child that was just forked, and a handle of its process.
+
+    Raises:
+        CourseError: when there is no zygote any more, or it could start none for ten seconds.
+    """
+    for pause in (0.1, 0.3, 0.6, 1.0, 2.0, 3.0, 3.0):
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            connection.connect(address)
+            _, rights, _, _ = connection.recvmsg(1, socket.CMSG_LEN(4))
+        except (ConnectionRefusedError, FileNotFoundError):  # nobody listens, nor will again
+            connection.close()
+            break
+        except OSError:
+            rights = []
+        if rights:
+            return connection, array.array("i", rights[0][2])[0]
+        connection.close()
+        time.sleep(pause)
+    raise CourseError("The sandbox is gone. Grade again with --resume: it goes on from here.")
+
+
 @cache
 def _source(exercise_id: str) -> str:
     return find_exercise(exercise_id).source
@@ -209,14 +235,7 @@ class Session:
     alive: bool = True
 
     def __post_init__(self) -> None:
-        self.connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.connection.connect(self.zygote.address)
-        _, rights, _, _ = self.connection.recvmsg(1, socket.CMSG_LEN(4))
-        if not rights:
-            raise CourseError("The sandbox is gone: it started no process for this submission.")
-        descriptors = array.array("i")
-        descriptors.frombytes(rights[0][2])
-        self.handle = descriptors[0]
+        self.connection, self.handle = _new_child(self.zygote.address)
         told = Path(f"/proc/self/fdinfo/{self.handle}").read_text()
         found = re.search(r"^Pid:\s+(-?\d+)", told, re.MULTILINE)
         self.pid = int(found[1]) if found else -1
@@ -248,7 +267,10 @@ class Session:
     def _order(self, op: str, **more: Any) -> Any:
         """Something that only fails where the learner's code has broken the sandbox's own."""
         try:
-            return self.talk.ask_about(op, 0, **more)
+            # An answer brings the child's switch for gradients and its random numbers along; a
+            # check has its own, and whatever this process does next is not the learner's.
+            with torch.enable_grad(), torch.random.fork_rng(devices=[]):
+                return self.talk.ask_about(op, 0, **more)
         except Exception as error:
             self.close()
             raise Died(f"it broke what runs it ({type(error).__name__})") from None
@@ -266,11 +288,19 @@ class Session:
 
         Raises:
             TimeUp: the child is dead then.
+            CourseError: the child died because the zygote did.
         """
         now = time.monotonic()
         self.cpu_deadline = self._cpu() + cpu
         self.wall_deadline = min(now + wall, self.started + self.zygote.limits.wall)
-        yield
+        try:
+            yield
+        except Died:
+            # With its zygote every child dies; that must not become a verdict on somebody's code.
+            connection, handle = _new_child(self.zygote.address)
+            os.close(handle)
+            connection.close()
+            raise
 
     def close(self) -> None:
         """Kill the child with everything it started."""
@@ -346,7 +376,9 @@ class Session:
     def _collect(self, answer: dict[str, Any]) -> None:
         for said in answer.get("notes") or ():
             if type(said) is str and len(self.notes) < 20:
-                self.notes.append(said[:MAX_NOTE])
+                # It may hold anything: what a terminal would obey, or half of a character.
+                shown = (c if c.isprintable() else "\ufffd" for c in said[:MAX_NOTE])
+                self.notes.append("".join(shown))
         printed = answer.get("printed")
         if type(printed) is str:
             self.printed = (self.printed + printed)[:MAX_PRINTED]

@@ -128,6 +128,13 @@ class Reader:
         raise WireError(f"unknown kind of value: {plain[0]!r:.20}")
 
 
+def _range(start: Any, stop: Any, step: Any) -> range:
+    found = range(int(start), int(stop), int(step))
+    if found[MAX_ITEMS:]:
+        raise WireError("a check may make a list of it, and that would be too long")
+    return found
+
+
 _READ: dict[Any, Callable[[Reader, list[Any], int], Any]] = {
     "l": lambda r, p, d: r.each(p[1], d),
     "t": lambda r, p, d: tuple(r.each(p[1], d)),
@@ -139,7 +146,7 @@ _READ: dict[Any, Callable[[Reader, list[Any], int], Any]] = {
     "b": lambda r, p, d: p[1].encode("latin-1"),
     "a": lambda r, p, d: bytearray(p[1].encode("latin-1")),
     "j": lambda r, p, d: complex(float(p[1]), float(p[2])),
-    "R": lambda r, p, d: range(int(p[1]), int(p[2]), int(p[3])),
+    "R": lambda r, p, d: _range(p[1], p[2], p[3]),
     "S": lambda r, p, d: slice(*r.each(p[1], d)),
     "…": lambda r, p, d: ...,
     "z": lambda r, p, d: torch.Size(p[1]),

@@ -22,6 +22,7 @@ import signal
 import socket
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Callable
 from functools import partial
@@ -76,6 +77,7 @@ def main(descriptor: int) -> None:
         inside = os.fork()
         if inside:  # stays behind: the first process of a process namespace has to be a child
             control.close()
+            os.close(config["listener"])  # or connections would wait here when the other is gone
             _wait_for(inside)
         kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
     try:
@@ -85,7 +87,6 @@ def main(descriptor: int) -> None:
         send(control, {"error": f"{type(error).__name__}: {error}", "trace": trace[-8:]})
         return
     listener = socket.socket(fileno=config["listener"])
-    send(control, {"ready": True, "bytes": lockdown.address_space()})
     _fork_for_each(control, listener, level, config, namespace)
 
 
@@ -155,6 +156,13 @@ def _fork_for_each(
     config: dict[str, Any],
     namespace: dict[str, Any],
 ) -> None:
+    """Get ready, say so, and fork a child for each connection.
+
+    What fails here for want of processes, memory or descriptors concerns that one connection: it is
+    closed without a child, and the grader asks again. The others would be left without a zygote.
+    """
+    from course_utils.grading.sandbox.frames import send
+
     limits = Limits(**config["limits"])
     own_processes = os.open("/proc/self/ns/pid", os.O_RDONLY) if level == Level.NAMESPACES else -1
     readable = [Path(path) for path in config["readable"]]
@@ -172,6 +180,7 @@ def _fork_for_each(
     poll = select.poll()
     poll.register(listener, select.POLLIN)
     poll.register(control, select.POLLIN)
+    send(control, {"ready": True})
     while True:
         ready = {descriptor for descriptor, _ in poll.poll()}
         _reap()
@@ -181,11 +190,20 @@ def _fork_for_each(
             return
         if listener.fileno() not in ready:
             continue
-        connection, _ = listener.accept()
-        scratch = common or Path(tempfile.mkdtemp(dir=scratch_root))
-        if level == Level.NAMESPACES:
-            kernel.unshare(kernel.CLONE_NEWPID)
-        child = os.fork()
+        connection: socket.socket | None = None
+        try:
+            connection, _ = listener.accept()
+            scratch = common or Path(tempfile.mkdtemp(dir=scratch_root))
+            if level == Level.NAMESPACES:
+                # From our own each time: no process can be born in the last child's any more.
+                kernel.setns(own_processes, kernel.CLONE_NEWPID)
+                kernel.unshare(kernel.CLONE_NEWPID)
+            child = os.fork()
+        except OSError:
+            if connection is not None:
+                connection.close()
+            time.sleep(0.05)  # whatever is short is so for a while
+            continue
         if child == 0:
             listener.close()
             control.close()
@@ -194,18 +212,24 @@ def _fork_for_each(
                 rules = landlock.ruleset(readable, [null], library)
             lock_in = partial(lockdown.lock_in, level, limits, mapped, rules, scratch)
             _live(connection, lock_in, rules, roots, scratch, namespace)
-        if level == Level.NAMESPACES:
-            kernel.setns(own_processes, kernel.CLONE_NEWPID)
         if common is None:
             _scratch_of[child] = scratch
-        handle = os.pidfd_open(child)
-        descriptors = array.array("i", [handle])
-        with contextlib.suppress(OSError):
-            connection.sendmsg(
-                [b"p"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors.tobytes())]
-            )
-        os.close(handle)
-        connection.close()
+        _hand_over(child, connection)
+
+
+def _hand_over(child: int, connection: socket.socket) -> None:
+    """Give the grader a handle of the child; a child that nobody holds is killed."""
+    with connection:
+        try:
+            handle = os.pidfd_open(child)
+            try:
+                descriptors = array.array("i", [handle]).tobytes()
+                rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)
+                connection.sendmsg([b"p"], [rights])
+            finally:
+                os.close(handle)
+        except OSError:
+            os.kill(child, signal.SIGKILL)
 
 
 _scratch_of: dict[int, Path] = {}
@@ -249,6 +273,8 @@ def _live(
             os.closerange(last, kept)
             last = kept + 1
         os.closerange(last, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+        with contextlib.suppress(OSError):  # where memory runs out, this one goes first
+            Path("/proc/self/oom_score_adj").write_text("1000")
         lock_in()
         cells: dict[str, list[str]] = {}
         child = Child(connection, namespace, cells)

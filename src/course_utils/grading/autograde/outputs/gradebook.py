@@ -220,6 +220,7 @@ class _Writer:
                 id=new_id(record.lesson, student), assignment_id=assignment, student_id=student
             )
             session.add(row)
+            there.submitted[student] = row
         row.timestamp = _moment(record.timestamp) or row.timestamp
         mine = there.notebooks.get(row.id)
         if mine is None:
@@ -230,6 +231,7 @@ class _Writer:
                 flagged=False,
             )
             session.add(mine)
+            there.notebooks[row.id] = mine
         found = _Found.of(record, self.out)
         for cell in cells:
             if cell.grade:
@@ -240,6 +242,7 @@ class _Writer:
                     )
                     grade.needs_manual_grade = False
                     session.add(grade)
+                    there.grades[mine.id, cell.grade] = grade
                 _grade(grade, *found.points(cell.marked))
             if cell.solution:
                 comment = there.comments.get((mine.id, cell.solution))
@@ -250,17 +253,21 @@ class _Writer:
                         notebook_id=mine.id,
                     )
                     session.add(comment)
+                    there.comments[mine.id, cell.solution] = comment
                 comment.auto_comment = found.comment(cell.marked)
 
 
 @dataclass(frozen=True)
 class _Rows:
-    """What the gradebook has of a lesson: asked for once, not for every submission."""
+    """What the gradebook has of a lesson: asked for once, not for every submission.
 
-    submitted: Mapping[str, Any]  # by student
-    notebooks: Mapping[str, Any]  # by submitted assignment
-    grades: Mapping[tuple[str, str], Any]  # by submitted notebook and cell
-    comments: Mapping[tuple[str, str], Any]
+    What is added to it is added here too: two students' names may be one in the gradebook.
+    """
+
+    submitted: dict[str, Any]  # by student
+    notebooks: dict[str, Any]  # by submitted assignment
+    grades: dict[tuple[str, str], Any]  # by submitted notebook and cell
+    comments: dict[tuple[str, str], Any]
 
     @classmethod
     def of(cls, api: Any, session: Any, assignment: str, book: str) -> "_Rows":
