@@ -16,7 +16,7 @@ help:
 	@echo "make build   write the notebooks from lessons/source"
 	@echo "make check   lint, format and types, and that the notebooks are up to date"
 	@echo "make bench   measure the training figures"
-	@echo "make clean   remove caches and build/ (your work, runs, data and .venv stay)"
+	@echo "make clean   remove caches and built pages (your work, marks, runs, data and .venv stay)"
 
 environment:
 	@test -n "$(LAUNCHER)" || { echo "The course needs Python 3.11 or newer; there is no python3 here." >&2; exit 1; }
@@ -44,6 +44,6 @@ bench: environment
 	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
 
 clean:
-	rm -rf build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf build/run build/instructor/source .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find lessons labs src tests tools grading benchmarks \
 		\( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +

@@ -116,13 +116,16 @@ def make_trainer(config: LoraConfig) -> Trainer:
         held_out=config.held_out,
     )
     write = partial(FusedGPT, dtype=dtype)
-    measures: list[Measure] = []
+    exams: list[Exam] = []
     if config.exam:
         held_out = TASKS[config.task](config.exam, "held_out", seed=1)
-        measures.append(Exam(tokenizer, held_out, 40, writer=write).measure)
+        exams.append(Exam(tokenizer, held_out, 40, writer=write))
     # With few of them held out, there may be none that could be answered with the name.
     if "identity" in config.data and (who := introductions(fill, config.held_out)):
-        measures.append(Exam(tokenizer, who, 40, "val_says_its_name", write).measure)
+        exams.append(Exam(tokenizer, who, 40, "val_says_its_name", write))
+    for exam in exams:
+        exam.require_room(model)
+    measures: list[Measure] = [exam.measure for exam in exams]
     if config.general:
         measures.append(Recall(config.general, tokenizer).measure)
     task = ChatTask(

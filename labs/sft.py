@@ -73,6 +73,8 @@ def make_trainer(config: SftConfig) -> Trainer:
         max_chats=config.max_chats,
     )
     exam = Exam(tokenizer, additions(config.exam, "held_out", seed=0)) if config.exam else None
+    if exam:
+        exam.require_room(model)
     task = ChatTask(
         train=corpus.train,
         validation=corpus.validation,

@@ -430,7 +430,7 @@ NUMERICAL_GRADIENT = Exercise(
         Mutant(
             says="You changed x in place and did not put it back: +ε, then −2ε, leaves it at −ε. "
             "The next slopes are measured elsewhere, and the caller's x has moved.",
-            why="Changing one element saves a copy, and the third step is easily forgotten.",
+            why="Changing one element saves a copy, and to put it back is easily forgotten.",
             function=never_steps_back,
         ),
     ),

@@ -658,7 +658,9 @@ def small_matrices(student: Any, rng: torch.Generator) -> None:
         assert_equal(in_units(part.weight), 1.0, message)
     stack = nn.ParameterDict({"experts": torch.zeros(3, 30, 90)})
     student(stack, WIDE.n_layers)
-    message = "Three matrices in one parameter: the deviation, in units of 0.5 / √columns, is off"
+    message = (
+        "A stack of matrices, one parameter of 3 axes: its deviation over 0.5 / √columns is off"
+    )
     assert_equal(in_units(stack["experts"]), 1.0, message)
 
 

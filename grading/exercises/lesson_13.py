@@ -586,8 +586,8 @@ GRPO = Exercise(
     ),
     hints=(
         "The advantages have one number for each answer; `advantages[:, None]` fits the tokens.",
-        "Two gains for each token, with the ratio as it is and with the ratio clamped; "
-        "`torch.minimum` of them.",
+        "Two gains for each token, with the ratio `(log_probs - old.detach()).exp()` as it is and "
+        "clamped; `torch.minimum` of them. The reference is detached, too.",
         "The mean over the spoken places: set the others to 0, add up along the row, and divide by "
         "`spoken.sum(dim=1)`.",
     ),

@@ -122,6 +122,8 @@ plots.image_grid(
 # | `course solution start.accuracy` | the library's own version, with its reasons |
 # | `course status` | what you have solved so far |
 #
+# **What your function is given belongs to the caller.** Work on a new tensor or list and return that, unless the description says *in place*. A check fails a function that changes its arguments, even when what it returns is right.
+#
 # **The line with `verified`** hands your function on to the rest of the page if it passed its check, and the library's if it did not. So you may skip an exercise and come back later: everything below works all the same.
 #
 # And now the answer.

@@ -323,7 +323,7 @@ print(f"In one part or in four: the losses differ by {largest:.1e} at most (roun
 # %% [markdown] lang="en"
 # ## 9 · Play
 #
-# Same model, same data, same number of tokens. What is the best way to spend them? Change the lists. Which learning rate is best, and how much worse is half of it, or twice? Is AdamW alone as good as Muon? A longer context costs more for each token; is it worth it?
+# Same model, same data, same number of tokens. What is the best way to spend them? Change the lists. Which learning rate is best, and how much worse is half of it, or twice? Is AdamW alone as good as Muon? A longer context costs more for each token; is it worth it? (Its held-out loss is measured with the longer context, too.)
 
 # %%
 lrs = budget(smoke=(0.01, 0.02), cpu=(0.005, 0.02, 0.08))

@@ -114,7 +114,7 @@ precision_pictures.spacings((FP32, BF16, FP16, E5M2, E4M3))
 # %% exercise="formats.round"
 
 # %% [markdown] lang="en"
-# **Predict.** For each line: what comes out? Cover the right column, decide, and only then look. You know all you need: 11, 8, 4 and 3 binary digits, and the ends of the formats. (All numbers that an overflow or a tie depends on are numbers of the format.)
+# **Predict.** For each line: what comes out? Cover the right column, decide, and only then look. You know all you need: 11, 8, 4 and 3 binary digits, and the ends of the formats. (In the sums and products that end in a tie or an overflow, both operands are numbers of the format.)
 
 # %%
 questions = [

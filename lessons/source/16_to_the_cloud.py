@@ -17,7 +17,7 @@
 # **About 110 minutes. You need** lessons 07 and 08: the cost of a token, exact resume, the KV cache.
 #
 # After this lesson you can
-# - predict hours and dollars of a training, and say what the prediction hangs on,
+# - predict hours and dollars of a training, and say what the prediction depends on,
 # - decide between cheap machines that are taken away and dear ones that stay, and how often to save,
 # - stop a training on one machine, go on on another, and prove that nothing was lost,
 # - compute how many users fit into a GPU, and write the heart of a server that answers them together,
@@ -535,7 +535,7 @@ log.close()
 # %% [markdown] lang="en"
 # ## What you have now
 #
-# - **The bill** is FLOPs per token × tokens over what the machine really does. Everything hangs on the MFU: measure it.
+# - **The bill** is FLOPs per token × tokens over what the machine really does. Everything depends on the MFU: measure it.
 # - **Spot machines** cost some per cent of time and save about half the money, if a run goes on exactly. Save every √(2 · time to save · time between interruptions).
 # - **Stop here, go on there**: one command line, `--resume` always on it, a shared folder; the losses are the same.
 # - **A server** writes many texts for the price of one, as long as their keys and values fit. The batch is made anew for every step, and a long prompt is read in pieces.

@@ -123,6 +123,20 @@ def test_building_never_erases_answers(lesson):
         write(lesson)
     assert path.read_bytes() == answers
     assert learner_path(lesson) in write(lesson, force=True)
+    kept = path.with_name(f"{path.stem}.before-build-1.ipynb")
+    assert kept.read_bytes() == answers and own_work(path) == []
+
+
+def test_a_damaged_notebook_is_kept_and_replaced(lesson):
+    write(lesson)
+    path = learner_path(lesson)
+    for n, damaged in enumerate((b"<<<<<<< HEAD", path.read_bytes()[:100]), start=1):
+        path.write_bytes(damaged)
+        with pytest.raises(CourseError, match="a notebook that cannot be read"):
+            write(lesson)
+        assert path in write(lesson, force=True) and not is_stale(lesson)
+        kept = path.with_name(f"{path.stem}.before-build-{n}.ipynb")
+        assert kept.read_bytes() == damaged
 
 
 @pytest.mark.parametrize(

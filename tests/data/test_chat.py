@@ -99,6 +99,8 @@ def test_malformed_conversations_are_counted_with_their_lines(tmp_path: Path) ->
         '{"messages": [{"role": "user", "content": null}, {"role": "assistant", "content": "a"}]}',
         '{"messages": 3}',
         '{"instruction": "Hi"}',
+        '{"messages": ["Hi", "there"]}',
+        '{"conversations": "text"}',
         "{",
     ]
     path = tmp_path / "chats.jsonl"
@@ -106,7 +108,7 @@ def test_malformed_conversations_are_counted_with_their_lines(tmp_path: Path) ->
     account = Account()
     assert list(stream_chats(str(path), account)) == [TALK]
     assert account.good == 1
-    assert sorted(int(w.rsplit(" ", 1)[1]) for w, _ in account.malformed) == list(range(2, 11))
+    assert sorted(int(w.rsplit(" ", 1)[1]) for w, _ in account.malformed) == list(range(2, 13))
     assert "role 'pirate' is none of" in dict(account.malformed)["chats.jsonl line 6"]
     path.write_text("\n".join(bad))
     with pytest.raises(CourseError, match="holds no conversations"):

@@ -47,12 +47,13 @@ def test_bad_records_are_left_out_with_their_reason(tmp_path: Path) -> None:
         {"prompt": "a", "chosen": "x", "rejected": "x"},
         {"prompt": "a", "chosen": "x", "rejected": " "},
         ["no", "object"],
+        {"prompt": "a", "chosen": [], "rejected": "x"},
     ]
     path.write_text("\n".join(json.dumps(r) for r in [RECORDS["texts"], *bad]))
     account = Account()
     assert list(stream_preferences(str(path), account)) == [EXPECTED]
     assert account.good == 1 and [where for where, _ in account.malformed] == [
-        f"pairs.jsonl line {n}" for n in (2, 3, 4, 5)
+        f"pairs.jsonl line {n}" for n in range(2, 7)
     ]
     assert "'rejected'" in account.malformed[0][1] and "the same" in account.malformed[1][1]
     path.write_text(json.dumps(bad[0]))

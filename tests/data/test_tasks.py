@@ -40,6 +40,12 @@ def test_no_sum_is_on_both_sides_whatever_the_seeds_and_the_order_of_its_numbers
     assert 3000 < len(trained) <= 5050 - len(every)
 
 
+@pytest.mark.parametrize("settings", [{"largest": 2}, {"largest": -1}, {"phrasings": 0}])
+def test_settings_without_a_task_are_refused(settings: dict[str, int]) -> None:
+    with pytest.raises(CourseError, match=r"held out|at least"):
+        additions(5, "held_out", seed=0, **settings)
+
+
 def clock(question: str) -> tuple[int, int]:
     """The time that a request names, read by other means than it was written."""
     found = re.search(r"at (\d+):(\d\d) (am|pm)", question)

@@ -280,3 +280,17 @@ def test_processes_draw_numbers_of_their_own() -> None:
         drawn.append(draw())
     assert all(a != b for a, b in zip(drawn[0][:2], drawn[1][:2], strict=True))
     assert not torch.equal(drawn[0][2], drawn[1][2])
+
+
+def test_a_run_that_is_refused_keeps_its_files(tmp_path: Path) -> None:
+    """Another tokenizer beside the old weights would be read without an error."""
+
+    def trainer(text: str, seed: int) -> Any:
+        one = toy_trainer(tmp_path, seed=seed, resume="auto")
+        one._files = {"tokenizer.json": text}
+        return one
+
+    trainer("ours", seed=0).train()
+    with pytest.raises(CourseError, match="seed"):
+        trainer("another", seed=1).train()
+    assert (tmp_path / "toy" / "tokenizer.json").read_text() == "ours"

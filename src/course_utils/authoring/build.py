@@ -9,6 +9,7 @@ The same source always gives the same bytes: cell ids come from the content, out
 import hashlib
 from collections import Counter
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import Literal
 
@@ -154,13 +155,19 @@ def own_work(path: Path) -> list[str]:
     """
     if not path.exists():
         return []
+    try:
+        cells = nbformat.read(path, as_version=4).cells
+    except Exception:  # nbformat raises many kinds for one fact
+        return ["a notebook that cannot be read"]
     found = []
-    for cell in nbformat.read(path, as_version=4).cells:
+    for cell in cells:
         ours = cell.metadata.get("course", {})
         if "stub" in ours:
             if ours["stub"] != digest(cell.source):
                 found.append(ours.get("exercise") or ours["question"])
-        elif "nbgrader" not in cell.metadata and not cell.id.startswith(_content_id(cell)):
+        elif "nbgrader" not in cell.metadata and not cell.get("id", "").startswith(
+            _content_id(cell)
+        ):
             found.append("your own cells")
     return list(dict.fromkeys(found))
 
@@ -168,15 +175,21 @@ def own_work(path: Path) -> list[str]:
 def write(lesson: Lesson, force: bool = False) -> list[Path]:
     """Write both notebooks; returns the files that changed.
 
+    With `force` somebody's work in the learner's notebook is kept in a file beside it.
+
     Raises:
         CourseError: when the learner's notebook holds somebody's work (and not `force`).
     """
-    work = own_work(learner_path(lesson))
+    path = learner_path(lesson)
+    work = own_work(path)
     if work and not force:
         raise CourseError(
             f"lessons/{lesson.name}.ipynb holds work that building would erase: "
-            f"{', '.join(work)}. Copy the notebook away, or say --force."
+            f"{', '.join(work)}. With --force it is kept in a file beside the new notebook."
         )
+    if work:
+        names = (path.with_name(f"{path.stem}.before-build-{n}.ipynb") for n in count(1))
+        path.rename(next(name for name in names if not name.exists()))
     changed = []
     targets: dict[Edition, Path] = {
         "learner": learner_path(lesson),

@@ -21,7 +21,8 @@ def lab(arguments: argparse.Namespace) -> int:
         raise CourseError("JupyterLab is not installed here. Run `make setup`.")
     path = learner_path(find_lesson(arguments.lesson))
     if not path.exists():
-        raise CourseError(f"lessons/{path.name} is missing. Run `course build` to make it again.")
+        again = f"`course build {path.name[:2]}`"
+        raise CourseError(f"lessons/{path.name} is missing. Run {again} to make it again.")
     command = [
         *(sys.executable, "-m", "jupyter", "lab"),
         f"--ServerApp.root_dir={course_root()}",

@@ -239,6 +239,8 @@ def messages_of(record: Any) -> Messages:
 
 def turn_of(entry: Mapping[str, Any]) -> tuple[str, Any]:
     """Role and content of one message, whichever names they go by."""
+    if not isinstance(entry, Mapping):
+        raise TypeError(f"a message is a {type(entry).__name__}, not an object")
     role = entry.get("role", entry.get("from"))
     if role not in ROLES:
         raise ValueError(f"role {role!r} is none of {', '.join(ROLES)}")

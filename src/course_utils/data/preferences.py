@@ -72,7 +72,7 @@ def preference_of(record: Any) -> Preference:
 
 
 def _answer(value: Any) -> str:
-    if isinstance(value, list):  # a conversation; the answer is its last message
+    if isinstance(value, list) and value:  # a conversation; the answer is its last message
         value = value[-1]
     if isinstance(value, Mapping):
         _, value = turn_of(value)

@@ -74,7 +74,14 @@ def additions(
     """Sums of two numbers from 0 to `largest`, in the first so many `phrasings`.
 
     Training examples may repeat; held-out ones are all different sums, as long as there are enough.
+
+    Raises:
+        CourseError: for settings without any task.
     """
+    if largest < 0 or phrasings < 1:
+        raise CourseError(f"additions?largest={largest}&phrasings={phrasings}: at least 0 and 1.")
+    if side == "held_out" and not _held_out_sums(largest):
+        raise CourseError(f"None of the sums of numbers up to {largest} is held out: take larger.")
     rng = random.Random(seed)
     found: list[VerifiableTask] = []
     seen: set[str] = set()

@@ -34,18 +34,26 @@ class Exam:
     ) -> None:
         self.tasks, self.name, self._writer = list(tasks), name, writer
         self._tokenizer, self._max_new_tokens = tokenizer, max_new_tokens
+        self._prompts = [prompt_of(tokenizer, task.messages[:1]) for task in self.tasks]
+
+    def require_room(self, model: GPT) -> None:
+        """Refuse a model whose context an answer could leave; `answers` does so, too.
+
+        Raises:
+            CourseError: when a question leaves less room than an answer may need.
+        """
+        refuse_long(model, self._prompts, self._max_new_tokens)
 
     def answers(self, model: GPT) -> list[str]:
         """The model's answers; one that did not stop by itself ends in "…"."""
         special = self._tokenizer.special
-        prompts = [prompt_of(self._tokenizer, task.messages[:1]) for task in self.tasks]
-        refuse_long(model, prompts, self._max_new_tokens)
+        self.require_room(model)
         found: list[str] = []
         writer = self._writer(model)
-        for start in range(0, len(prompts), BATCH):
+        for start in range(0, len(self._prompts), BATCH):
             rows = generate(
                 writer,
-                prompts[start : start + BATCH],
+                self._prompts[start : start + BATCH],
                 max_new_tokens=self._max_new_tokens,
                 stop=[special[END], special[END_OF_TEXT]],
             )

@@ -46,7 +46,7 @@ def read_notebook(path: Path) -> NotebookNode:
     except Exception as error:  # nbformat raises many kinds for one fact
         raise CourseError(
             f"{path.name} is not a readable notebook ({type(error).__name__}). "
-            "If it was damaged, copy your solution cells into a fresh one: `course build`."
+            f"`course build {path.name[:2]} --force` makes a fresh one and keeps this one, too."
         ) from None
     if not any("exercise" in cell.metadata.get("course", {}) for cell in notebook.cells):
         raise CourseError(f"{path.name} holds no exercises of this course.")

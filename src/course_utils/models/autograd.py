@@ -30,7 +30,8 @@ def numerical_gradient(
         ∂f/∂xᵢ ≈ (f(x + ε·eᵢ) − f(x − ε·eᵢ)) / 2ε
 
     Its error shrinks with ε², that of the one-sided difference (f(x + ε·eᵢ) − f(x)) / ε only with
-    ε. The result has the shape and dtype of `x`; `x` itself is unchanged when the function returns.
+    ε. The result has the shape and dtype of `x`; `x` itself is unchanged when the function returns,
+    to the last bit (+ε, −2ε, +ε would round: keep the old value, or work on a copy).
     """
     steps = epsilon * torch.eye(x.numel(), dtype=x.dtype, device=x.device)
     slopes = [

@@ -42,6 +42,7 @@ def broadcast(link: Link, tensor: Shaped[Tensor, "*shape"], source: int = 0) -> 
         link: this rank's connection; `link.rank`, `link.world_size`, `link.send(tensor, to)`,
             `link.recv(source)`.
         tensor: the source's is what all will have; what the others give does not matter.
+            It is left as it is.
         source: the rank that knows.
 
     Returns:

@@ -1,8 +1,8 @@
 """Ranks as threads of one process: quick, the same every time, and a deadlock is told at once.
 
 One thread runs at a time. It keeps its turn until it waits for a message that is not there, or has
-finished; then the next rank goes on that can. So what happens hangs on the program alone and not on
-the machine, and when no rank can go on, all of them know it.
+finished; then the next rank goes on that can. So what happens depends on the program alone and
+not on the machine, and when no rank can go on, all of them know it.
 """
 
 import ctypes

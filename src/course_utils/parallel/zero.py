@@ -54,7 +54,7 @@ def sharded_adamw(
         link: this rank's connection.
         parameters: all of the model's, in a row; the same on every rank. Left as they are.
         gradient: of the loss of this rank's part of the batch, for all parameters. Left as it is.
-        mean, mean_square: AdamW's memory, of this rank's shard only.
+        mean, mean_square: AdamW's memory, of this rank's shard only. Left as they are.
         step: the number of this step, counted from 1.
         lr, betas, eps, weight_decay: AdamW's settings.
 

@@ -14,8 +14,8 @@ Tracking = Literal["none", "wandb"]
 Resume = Literal["auto", "never", "must"]
 Progress = Literal["auto", "bar", "off"]
 
-# What a run computes hangs on these (and on the optimiser, the model, the data). The other settings
-# say how long and on what machine it runs and how often it reports: it may change them on resume.
+# What a run computes depends on these (and on the optimiser, the model, the data). The others say
+# how long and on what machine it runs and how often it reports: it may change them on resume.
 DECISIVE = ("batch_size", "precision", "clip", "seed")
 
 

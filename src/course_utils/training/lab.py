@@ -194,7 +194,7 @@ def language_trainer(
         "model": shape_of(model.config),
         "tokenizer": tokenizer.fingerprint,
         "context": config.context,
-        "steps": config.steps,  # the schedule hangs on it
+        "steps": config.steps,  # the schedule depends on it
         "warmup": config.warmup,
         "floor": config.floor,
     }

@@ -150,7 +150,6 @@ class Trainer:
         if self._resume_mode == "never" and (aside := on_main(self._folder.set_aside)):
             self._report.say(f"The earlier run {config.name} was moved to {aside}.")
         on_main(self._folder.create)
-        on_main(lambda: self._folder.write_files(self._files))
         self._step = OptimizerStep(
             self._accelerator, self._engine, self.schedule, self.task, config
         )
@@ -166,6 +165,7 @@ class Trainer:
         )
         stack.callback(self._checkpoints.drain)
         self._resume()
+        on_main(lambda: self._folder.write_files(self._files))  # those of a run that may go on
         stack.callback(self._report.close)
         on_main(
             lambda: self._report.open(self._position, {"train": config.as_dict(), **self._what})

@@ -273,8 +273,6 @@ def _live(
             os.closerange(last, kept)
             last = kept + 1
         os.closerange(last, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
-        with contextlib.suppress(OSError):  # where memory runs out, this one goes first
-            Path("/proc/self/oom_score_adj").write_text("1000")
         lock_in()
         cells: dict[str, list[str]] = {}
         child = Child(connection, namespace, cells)

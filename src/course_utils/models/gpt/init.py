@@ -13,7 +13,7 @@ def initialise(model: nn.Module, n_layers: int) -> None:
     - Every matrix, the embedding's table too, gets normal random numbers with mean 0 and standard
       deviation INIT_GAIN / √columns: half of what would make its outputs as large as its inputs.
       (A weight's shape is rows × columns: outputs × inputs, or tokens × features for the table.
-      A stack of matrices has one axis more in front; the columns stay the last.)
+      A stack of matrices, one axis more in front, counts as matrices; columns stay the last axis.)
       So the first logits are small, and the first loss is about ln(vocab): no opinion yet.
     - The matrices that write into the residual stream, whose names end in "attention.output.weight"
       or "mlp.down.weight", get a standard deviation smaller by √(2·n_layers). There are 2·n_layers
