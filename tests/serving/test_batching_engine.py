@@ -1,5 +1,6 @@
 """Many at once write what each writes alone; who leaves makes room; nobody is forgotten."""
 
+import os
 import random
 import threading
 from dataclasses import replace
@@ -195,8 +196,12 @@ def test_closing_ends_what_is_running_and_refuses_what_comes(speaker):
     got: list[Piece] = []
     with held(Engine(speaker, n_slots=1)) as (engine, go_on):
         engine.submit(Job((1,), GREEDY, 5), got.append)
-        threading.Timer(0, go_on).start()
-        engine.close()
+        closing = threading.Thread(target=engine.close)
+        closing.start()
+        while not engine._closing:
+            os.sched_yield()
+        go_on()
+        closing.join()
     assert [piece.finish for piece in got] == ["cancelled"]
     with pytest.raises(Closed):
         engine.submit(Job((1,), GREEDY, 5), got.append)

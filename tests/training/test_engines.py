@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -207,3 +208,24 @@ def test_what_does_not_go_with_split_weights_is_refused(tmp_path: Path) -> None:
     ended = in_processes(refusals_under, tmp_path, "fsdp", count=2, log=tmp_path / "log")
     assert ended.codes == [0, 0], ended.output
     assert [file.name for file in (tmp_path / "toy").iterdir()] == ["summary.json"]
+
+
+class DeepSpeedCPUAdam:
+    """Stands for DeepSpeed's own, which offloading puts in the place of AdamW."""
+
+    def __init__(self) -> None:
+        self.state: dict[torch.Tensor, dict[str, Any]] = {}
+
+
+def test_an_offloaded_optimisers_count_is_a_number_there_and_a_tensor_in_files() -> None:
+    from course_utils.training.engines.zero import ZeroEngine
+
+    engine, part = object.__new__(ZeroEngine), torch.zeros(3)
+    engine._zero = SimpleNamespace(optimizer=DeepSpeedCPUAdam())
+    engine._parts = lambda: [part]
+    engine._make_state({"step": torch.tensor(7.0), "exp_avg": torch.ones(3)})
+    state = engine._zero.optimizer.state[part]
+    assert type(state["step"]) is int and state["step"] == 7
+    assert torch.equal(state["exp_avg"], torch.zeros(3))
+    shared = engine._shared_state()
+    assert list(shared) == ["step"] and torch.equal(shared["step"], torch.tensor(7.0))
