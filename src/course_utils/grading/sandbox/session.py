@@ -79,9 +79,12 @@ class Zygote:
             "course_utils.grading.sandbox.zygote", str(theirs.fileno()),
         ]  # fmt: skip
         if self.level == Level.BUBBLEWRAP:
-            # After the others: bubblewrap mounts in the order of its options, and /tmp covers this.
+            # After the others: bubblewrap mounts in the order of its options, and /tmp covers these.
             at = command.index(sys.executable)
             command[at:at] = ["--bind", self._folder.name, self._folder.name]
+            for needed in (course_root(), data_dir(), Path(sys.prefix), _LIBRARY):
+                if Path("/tmp") in needed.parents:
+                    command[at:at] = ["--ro-bind-try", str(needed), str(needed)]
         self.process = subprocess.Popen(
             command,
             pass_fds=(theirs.fileno(), listener.fileno()),
