@@ -79,7 +79,7 @@ class Zygote:
             "course_utils.grading.sandbox.zygote", str(theirs.fileno()),
         ]  # fmt: skip
         if self.level == Level.BUBBLEWRAP:
-            # After the others: bubblewrap mounts in the order of its options, and /tmp covers these.
+            # After the others: bubblewrap mounts in the order of its options; /tmp covers these.
             at = command.index(sys.executable)
             command[at:at] = ["--bind", self._folder.name, self._folder.name]
             for needed in (course_root(), data_dir(), Path(sys.prefix), _LIBRARY):
