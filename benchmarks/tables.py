@@ -15,13 +15,17 @@ def where(about: dict[str, Any]) -> str:
     return f"{cores} ({', '.join(about['features'])}; torch {about['torch']})"
 
 
+def head(*columns: str) -> list[str]:
+    """The first lines of a table whose first column has no name, and the others numbers."""
+    return [f"| | {' | '.join(columns)} |", "|---" + "|--:" * len(columns) + "|"]
+
+
 def mnist(result: dict[str, Any]) -> list[str]:
     lines = [
         f"MNIST on {where(result['machine'])}, medians of {len(result['seeds'])} seeds, "
         "all in one run:",
         "",
-        "| | test accuracy | seconds of training | seconds to 99 % |",
-        "|---|--:|--:|--:|",
+        *head("test accuracy", "seconds of training", "seconds to 99 %"),
     ]
     for way, median in result["medians"].items():
         to_target = median["seconds_to_target"]
@@ -40,8 +44,7 @@ def char_shakespeare(result: dict[str, Any]) -> list[str]:
         f"Shakespeare letter by letter (4 layers, 128 wide, 64 characters of context) on "
         f"{where(result['machine'])}, medians of {len(result['seeds'])} seeds, all in one run:",
         "",
-        "| | steps | seconds of training | held-out loss (nats) |",
-        "|---|--:|--:|--:|",
+        *head("steps", "seconds of training", "held-out loss (nats)"),
     ]
     for way, median in result["medians"].items():
         lines.append(
@@ -57,8 +60,7 @@ def gpt_throughput(result: dict[str, Any]) -> list[str]:
         f"Training the 26M model (8 × 512 tokens, bf16) on {where(about)}, beside Qwen3 of "
         f"transformers {about['transformers']} with the same weights in a plain loop:",
         "",
-        "| | tokens/s | times transformers |",
-        "|---|--:|--:|",
+        *head("tokens/s", "times transformers"),
     ]
     for way, rate in result["tokens_per_s"].items():
         lines.append(f"| {way} | {rate:,.0f} | {result['ratios'][way]:.2f} |")
@@ -73,8 +75,7 @@ def generation(result: dict[str, Any]) -> list[str]:
         f"Writing with the 26M model (greedy, 256 tokens) on {where(about)}, tokens/s beside "
         f"`generate` of transformers {about['transformers']} with the same weights:",
         "",
-        "| | " + " | ".join(cases) + " |",
-        "|---" + "|--:" * len(cases) + "|",
+        *head(*cases),
     ]
     for way in ways:
         cells = []
@@ -98,8 +99,7 @@ def mixed_precision(result: dict[str, Any]) -> list[str]:
         "Memory is the most that a step has resident on top of weights and optimiser, each way in "
         "a process of its own:",
         "",
-        "| | ms a step | times as fast as fp32 | peak memory (MB) | of fp32's |",
-        "|---|--:|--:|--:|--:|",
+        *head("ms a step", "times as fast as fp32", "peak memory (MB)", "of fp32's"),
     ]
     most = result["megabytes"]["fp32"]
     for way, seconds in result["seconds"].items():
@@ -118,8 +118,7 @@ def moe(result: dict[str, Any]) -> list[str]:
         "dense model with the same active parameters and Qwen3-MoE of transformers "
         f"{about['transformers']} with the same weights:",
         "",
-        "| | dense | 4 experts | times dense | transformers' |",
-        "|---|--:|--:|--:|--:|",
+        *head("dense", "4 experts", "times dense", "transformers'"),
     ]
     for case, rates in result["tokens_per_s"].items():
         dense, ours, theirs = rates.values()
@@ -136,8 +135,7 @@ def lora(result: dict[str, Any]) -> list[str]:
         f"LoRA of rank 8 on all matrices of SmolLM2-135M's blocks, forward and backward of 4 × 128 "
         f"tokens, on {where(about)}, beside PEFT {about['peft']}:",
         "",
-        "| | seconds | MB at the peak |",
-        "|---|--:|--:|",
+        *head("seconds", "MB at the peak"),
     ]
     for case, row in result["rows"].items():
         lines.append(f"| {case} | {row['seconds']:.2f} | {row['megabytes']:,.0f} |")
@@ -152,8 +150,7 @@ def zero(result: dict[str, Any]) -> list[str]:
         f"{about['deepspeed']}. Kept are parameters, gradients and optimiser states of a rank, "
         "counted, and beside them what lesson 15 predicts:",
         "",
-        "| | tokens/s | kept per rank (MB) | predicted (MB) | peak resident memory (MB) |",
-        "|---|--:|--:|--:|--:|",
+        *head("tokens/s", "kept per rank (MB)", "predicted (MB)", "peak resident memory (MB)"),
     ]
     for way, row in result["rows"].items():
         counted = sum(row["counted"][part] for part in row["predicted"]) / 1e6
@@ -223,8 +220,7 @@ def against_nbgrader(result: dict[str, Any]) -> list[str]:
         f"Lesson 02 graded by stock nbgrader {about['nbgrader']} and by `course grade` (sandboxed, "
         f"{result['jobs']} jobs) on {where(about)}, points of the same notebooks:",
         "",
-        "| | deserved | nbgrader | ours |",
-        "|---|--:|--:|--:|",
+        *head("deserved", "nbgrader", "ours"),
     ]
     for name, row in work["points"].items():
         lines.append(f"| {name} | {row['deserved']:g} | {row['nbgrader']:g} | {row['ours']:g} |")

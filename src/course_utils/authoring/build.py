@@ -165,9 +165,9 @@ def own_work(path: Path) -> list[str]:
         if "stub" in ours:
             if ours["stub"] != digest(cell.source):
                 found.append(ours.get("exercise") or ours["question"])
-        elif "nbgrader" not in cell.metadata and not cell.get("id", "").startswith(
-            _content_id(cell)
-        ):
+            continue
+        made = "nbgrader" in cell.metadata or cell.get("id", "").startswith(_content_id(cell))
+        if not made:
             found.append("your own cells")
     return list(dict.fromkeys(found))
 
@@ -192,7 +192,7 @@ def write(lesson: Lesson, force: bool = False) -> list[Path]:
         path.rename(next(name for name in names if not name.exists()))
     changed = []
     targets: dict[Edition, Path] = {
-        "learner": learner_path(lesson),
+        "learner": path,
         "instructor": instructor_path(lesson),
     }
     for edition, path in targets.items():

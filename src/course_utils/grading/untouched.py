@@ -4,18 +4,18 @@ Many checks compute what they expect from the same tensors that the function was
 that ruins them first, and then answers for the ruins, would be right.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from course_utils.grading.many import answers
+from course_utils.grading.many import Many, answers
 
 Unchanged = Callable[[], bool]
 
 
-class Watched:
+class Watched(Many):
     """A function that can be asked afterwards whether it changed what it was given."""
 
     def __init__(self, function: Any) -> None:
@@ -27,9 +27,7 @@ class Watched:
         self.changes_arguments |= not unchanged()
         return result
 
-    def answers(self, calls: Iterable[tuple[Any, ...]]) -> list[Any]:
-        """As `many.answers`."""
-        calls = list(calls)
+    def answers(self, calls: list[tuple[Any, ...]]) -> list[Any]:
         unchanged = _remembered([list(arguments) for arguments in calls])
         found = answers(self.function, calls)
         self.changes_arguments |= not unchanged()

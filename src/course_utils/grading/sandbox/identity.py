@@ -110,20 +110,22 @@ class Tensors:
         what, number = update[0], update[1]
         known = self.by_number[number]
         tensor = known.tensor
+
+        def taken(index: int) -> Tensor:
+            # The grader has counted the message's memory; copies it would not count.
+            return tensors[index].clone() if self.careful else tensors[index]
+
         with _no_grad():
             if what == "data":
                 new = tensors[update[2]]
                 if new.shape == tensor.shape and new.dtype == tensor.dtype:
                     tensor.detach().copy_(new)
                 else:
-                    # The grader has counted the message's memory; copies it would not count.
-                    tensor.data = new.clone() if self.careful else new
+                    tensor.data = taken(update[2])
             elif what == "requires":
                 tensor.requires_grad_(update[2] is True)
             elif what == "grad":
-                new_grad = None if update[2] is None else tensors[update[2]]
-                if new_grad is not None and self.careful:
-                    new_grad = new_grad.clone()
+                new_grad = None if update[2] is None else taken(update[2])
                 if update[3] is True and tensor.grad is not None and new_grad is not None:
                     tensor.grad.copy_(new_grad)
                 else:

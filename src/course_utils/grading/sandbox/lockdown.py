@@ -92,11 +92,20 @@ def usable_level(unsafe: bool = False, at_most: Level = Level.NAMESPACES) -> Lev
     return level
 
 
-def prefix(level: Level) -> list[str]:
-    """What stands before the command that starts a zygote."""
-    return (
-        ["bwrap", *_BWRAP, "--dev", "/dev", "--tmpfs", "/tmp"] if level == Level.BUBBLEWRAP else []
-    )
+def prefix(level: Level, own: Sequence[Path] = (), needed: Sequence[Path] = ()) -> list[str]:
+    """What stands before the command that starts a zygote.
+
+    Args:
+        own: folders that it may write to.
+        needed: folders that it must see, though they lie below /tmp, which is empty for it.
+    """
+    if level != Level.BUBBLEWRAP:
+        return []
+    # Mounts come in the order of the options: what lies below /tmp after /tmp.
+    below = [path for path in needed if Path("/tmp") in path.parents]
+    shown = [part for path in below for part in ("--ro-bind-try", str(path), str(path))]
+    shown += [part for path in own for part in ("--bind", str(path), str(path))]
+    return ["bwrap", *_BWRAP, "--dev", "/dev", "--tmpfs", "/tmp", *shown]
 
 
 def bubblewrap_works() -> bool:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from course_utils.grading.many import Many
 from course_utils.grading.sandbox.frames import WireError
 
 if TYPE_CHECKING:
@@ -50,14 +51,14 @@ class Remote:
         return self._talk.ask_about("copy", self._number)
 
 
-class RemoteFunction(Remote):
+class RemoteFunction(Remote, Many):
     """Something of the learner's that can be called."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self._talk.call(self._number, None, args, kwargs)
 
     def answers(self, calls: list[tuple[Any, ...]]) -> list[Any]:
-        """Of many calls, in one message."""
+        """In one message."""
         found: list[Any] = self._talk.calls(self._number, calls)
         return found
 

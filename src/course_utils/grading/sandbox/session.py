@@ -74,17 +74,12 @@ class Zygote:
         listener.listen(64)
         scratch = Path(self._folder.name) / "scratch"
         scratch.mkdir(mode=0o700)
+        needed = [course_root(), data_dir(), Path(sys.prefix), _LIBRARY]
+        own = [Path(self._folder.name)]
         command = [
-            *lockdown.prefix(self.level), sys.executable, "-s", "-m",
+            *lockdown.prefix(self.level, own, needed), sys.executable, "-s", "-m",
             "course_utils.grading.sandbox.zygote", str(theirs.fileno()),
         ]  # fmt: skip
-        if self.level == Level.BUBBLEWRAP:
-            # After the others: bubblewrap mounts in the order of its options; /tmp covers these.
-            at = command.index(sys.executable)
-            command[at:at] = ["--bind", self._folder.name, self._folder.name]
-            for needed in (course_root(), data_dir(), Path(sys.prefix), _LIBRARY):
-                if Path("/tmp") in needed.parents:
-                    command[at:at] = ["--ro-bind-try", str(needed), str(needed)]
         self.process = subprocess.Popen(
             command,
             pass_fds=(theirs.fileno(), listener.fileno()),
