@@ -31,10 +31,10 @@ from measuring import Record, machine, quick_option
 
 from course_utils.authoring.build import build, serialise
 from course_utils.authoring.execute import kernel_environment
-from course_utils.grading.autograde import simulated
-from course_utils.grading.autograde.simulated import Solution, Submission
-from course_utils.grading.exercise import Exercise, find_exercise
-from course_utils.paths import course_root
+from course_utils.base.paths import course_root
+from course_utils.exercises.exercise import Exercise, find_exercise
+from course_utils.grader.autograde import simulated
+from course_utils.grader.autograde.simulated import Solution, Submission
 
 LESSON, SEED, JOBS, COPIES = "02", 0, 2, 100
 # For a stock nbgrader that runs an attack: seconds, seconds for a cell, bytes of memory, bytes

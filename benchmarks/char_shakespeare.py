@@ -32,13 +32,13 @@ from torch import Tensor, nn
 
 from course_utils.data.corpus import Split
 from course_utils.data.text import load_documents
+from course_utils.models.autocast import native_precision
 from course_utils.models.gpt import GPT, GPTConfig
 from course_utils.training.config import TrainConfig
-from course_utils.training.language_task import CorpusTask
-from course_utils.training.launch import native_precision
-from course_utils.training.optimizers import make_optimizer
-from course_utils.training.schedule import warmup_cosine
-from course_utils.training.trainer import Trainer
+from course_utils.training.loop.trainer import Trainer
+from course_utils.training.parts.muon import make_optimizer
+from course_utils.training.parts.schedule import warmup_cosine
+from course_utils.training.tasks.language import CorpusTask
 
 CHARACTERS, CONTEXT = 1_115_394, 64
 RECIPE_STEPS = 2000

@@ -23,10 +23,10 @@ from measuring import Record, machine, quick_option
 from torch import Tensor
 
 from course_utils.models.gpt import GPT, PRESETS
-from course_utils.training.callbacks import Callback
 from course_utils.training.config import TrainConfig
-from course_utils.training.optimizers import make_optimizer
-from course_utils.training.trainer import Trainer
+from course_utils.training.loop.callbacks import Callback
+from course_utils.training.loop.trainer import Trainer
+from course_utils.training.parts.muon import make_optimizer
 
 PRESET, ROWS, SEQ, STEPS_BETWEEN = "minimind-26m", 1, 256, 8
 

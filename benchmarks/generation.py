@@ -18,10 +18,10 @@ from typing import Any
 import torch
 from measuring import Record, machine, model_that_varies, quick_option
 
+from course_utils.exchange.hf import to_hf
 from course_utils.generation.engine import generate
 from course_utils.generation.fused import FusedGPT
 from course_utils.models.gpt import GPT, PRESETS
-from course_utils.models.hf import to_hf
 
 CONFIG = PRESETS["minimind-26m"]
 PROMPT, NEW = 16, 256

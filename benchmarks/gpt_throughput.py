@@ -23,9 +23,9 @@ import torch.nn.functional as F
 from measuring import Record, machine, quick_option
 from torch import Tensor, nn
 
+from course_utils.exchange.hf import to_hf
 from course_utils.models.gpt import GPT, PRESETS
-from course_utils.models.hf import to_hf
-from course_utils.training.cpu_attention import StoredScores
+from course_utils.training.loop.cpu_attention import StoredScores
 
 CONFIG = PRESETS["minimind-26m"]
 BATCH, SEQ = 8, 512

@@ -26,11 +26,11 @@ from measuring import Record, machine, quick_option
 
 from course_utils.authoring.build import build
 from course_utils.authoring.lesson import find_lesson
-from course_utils.grading.autograde.grade import exercise_seed, grade
-from course_utils.grading.autograde.plan import LessonPlan, lesson_plan
-from course_utils.grading.autograde.submission import Found
-from course_utils.grading.judge import run_check
-from course_utils.grading.sandbox.session import Session, Zygote
+from course_utils.exercises.judge import run_check
+from course_utils.grader.autograde.grade import exercise_seed, grade
+from course_utils.grader.autograde.plan import LessonPlan, lesson_plan
+from course_utils.grader.autograde.submission import Found
+from course_utils.grader.sandbox.session import Session, Zygote
 
 LESSON, SECRET = "02", 2026
 

@@ -22,11 +22,11 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from course_utils.exchange.hf import to_hf
+from course_utils.exchange.pretrained import load_pretrained
 from course_utils.models import lora
-from course_utils.models.hf import to_hf
 from course_utils.models.lora import LoRAConfig
-from course_utils.models.pretrained import load_pretrained
-from course_utils.training.cpu_attention import StoredScores
+from course_utils.training.loop.cpu_attention import StoredScores
 
 ROWS, SEQ, RANK, ALPHA = 4, 128, 8, 16
 MATRICES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]

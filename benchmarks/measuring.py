@@ -18,9 +18,9 @@ from typing import Any
 
 import torch
 
-from course_utils.doctor.machine import read_cpu
+from course_utils.base.durable import write_whole
+from course_utils.base.machine import read_cpu
 from course_utils.models.gpt import GPT, GPTConfig
-from course_utils.training.durable import write_whole
 
 RESULTS = Path(__file__).parent / "results"
 

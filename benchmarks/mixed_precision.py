@@ -28,8 +28,8 @@ import torch
 from measuring import Record, machine, peak_megabytes, quick_option
 
 from course_utils.models.gpt import GPT, PRESETS
-from course_utils.training.cpu_attention import StoredScores
-from course_utils.training.recompute import recomputing
+from course_utils.training.loop.cpu_attention import StoredScores
+from course_utils.training.loop.recompute import recomputing
 
 CONFIG = PRESETS["minimind-26m"]
 

@@ -6,7 +6,7 @@
     python benchmarks/simulated_class.py --quick --keep DIR   keep submissions and reports there
 
 The class is made of the library's solutions, known mistakes, blanks, broken cells and notebooks
-that cannot be read (course_utils.grading.autograde.simulated), and of the hostile notebooks of
+that cannot be read (course_utils.grader.autograde.simulated), and of the hostile notebooks of
 tests/attacks (not with --quick). `course grade` grades it in a
 process of its own, in the sandbox, two submissions at a time. Memory is what that process and all
 below it have for themselves and share among them (PSS), at the most.
@@ -26,10 +26,10 @@ from typing import Any
 import psutil
 from measuring import Record, machine
 
-from course_utils.grading.autograde import simulated
-from course_utils.grading.autograde.plan import lesson_names
-from course_utils.grading.exercise import find_exercise
-from course_utils.paths import course_root
+from course_utils.base.paths import course_root
+from course_utils.exercises.exercise import find_exercise
+from course_utils.grader.autograde import simulated
+from course_utils.grader.autograde.plan import lesson_names
 
 STUDENTS = 300
 SEED = 2026  # the grader's; no submission can know it

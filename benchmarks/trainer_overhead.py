@@ -16,10 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from course_utils.training.callbacks import Callback
 from course_utils.training.config import TrainConfig
-from course_utils.training.data_order import global_batch, part_of
-from course_utils.training.trainer import Trainer
+from course_utils.training.loop.callbacks import Callback
+from course_utils.training.loop.trainer import Trainer
+from course_utils.training.parts.data_order import global_batch, part_of
 
 STEPS, BATCH, N = 3000, 64, 8192
 

@@ -24,10 +24,10 @@ from typing import Any
 
 from measuring import Record, machine, quick_option
 
+from course_utils.base.durable import write_whole
+from course_utils.base.paths import course_root
 from course_utils.parallel.labs import launch_lab
 from course_utils.parallel.memory import ENGINES
-from course_utils.paths import course_root
-from course_utils.training.durable import write_whole
 
 MEASURED = course_root() / "lessons" / "measured" / "15_zero.json"
 TRACES = {

@@ -16,14 +16,14 @@ from typing import Annotated
 
 import tyro
 
-from course_utils.errors import CourseError
+from course_utils.base.errors import CourseError
+from course_utils.exercises.mine import use_mine_in_lab
 from course_utils.generation.chat import Chat, complete
 from course_utils.generation.fused import Writer
 from course_utils.generation.sampling import Sampling
-from course_utils.grading.mine import use_mine_in_lab
-from course_utils.recipes import run_lab
 from course_utils.serving.model import load_speaker
-from course_utils.training.language_run import load_language_model
+from course_utils.training.lab.language_run import load_language_model
+from course_utils.training.lab.recipes import run_lab
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,17 +13,21 @@ import torch
 
 from course_utils.alignment.distillation import Direction
 from course_utils.alignment.drift import Drift
+from course_utils.base.errors import CourseError
 from course_utils.data.tasks import tasks_named
-from course_utils.errors import CourseError
 from course_utils.generation.exam import Exam
 from course_utils.models.gpt import GPT
-from course_utils.recipes import open_lab, run_lab
-from course_utils.training.corpora import chat_corpus
-from course_utils.training.distillation_task import DistillationTask
-from course_utils.training.lab import LanguageConfig, language_trainer, require_at_least
-from course_utils.training.language_run import load_base
-from course_utils.training.language_task import bytes_of_tokens
-from course_utils.training.trainer import Trainer
+from course_utils.training.lab.language_lab import (
+    LanguageConfig,
+    language_trainer,
+    require_at_least,
+)
+from course_utils.training.lab.language_run import load_base
+from course_utils.training.lab.recipes import open_lab, run_lab
+from course_utils.training.loop.trainer import Trainer
+from course_utils.training.tasks.corpora import chat_corpus
+from course_utils.training.tasks.distillation import DistillationTask
+from course_utils.training.tasks.language import bytes_of_tokens
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,11 +16,15 @@ from course_utils.alignment.pairs import own_preferences, pairs_of, split
 from course_utils.data.preferences import stream_preferences
 from course_utils.data.tasks import tasks_named
 from course_utils.generation.exam import Exam
-from course_utils.recipes import open_lab, run_lab
-from course_utils.training.lab import LanguageConfig, language_trainer, require_at_least
-from course_utils.training.language_run import load_base
-from course_utils.training.preference_task import PreferenceTask
-from course_utils.training.trainer import Trainer
+from course_utils.training.lab.language_lab import (
+    LanguageConfig,
+    language_trainer,
+    require_at_least,
+)
+from course_utils.training.lab.language_run import load_base
+from course_utils.training.lab.recipes import open_lab, run_lab
+from course_utils.training.loop.trainer import Trainer
+from course_utils.training.tasks.preferences import PreferenceTask
 
 
 @dataclass(frozen=True, kw_only=True)

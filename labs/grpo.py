@@ -13,11 +13,15 @@ from dataclasses import dataclass
 from course_utils.alignment.drift import Drift
 from course_utils.data.tasks import tasks_named
 from course_utils.generation.exam import Exam
-from course_utils.recipes import open_lab, run_lab
-from course_utils.training.group_task import GroupTask, RolloutLog
-from course_utils.training.lab import LanguageConfig, language_trainer, require_at_least
-from course_utils.training.language_run import load_base
-from course_utils.training.trainer import Trainer
+from course_utils.training.lab.language_lab import (
+    LanguageConfig,
+    language_trainer,
+    require_at_least,
+)
+from course_utils.training.lab.language_run import load_base
+from course_utils.training.lab.recipes import open_lab, run_lab
+from course_utils.training.loop.trainer import Trainer
+from course_utils.training.tasks.groups import GroupTask, RolloutLog
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,30 +14,30 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 
+from course_utils.base.errors import CourseError, did_you_mean
 from course_utils.data.introductions import introductions
 from course_utils.data.tasks import TASKS
-from course_utils.errors import CourseError, did_you_mean
 from course_utils.generation.exam import Exam
 from course_utils.generation.fused import FusedGPT
 from course_utils.models import lora
 from course_utils.models.lora import LoRAConfig
 from course_utils.models.quant import quantize_linears
-from course_utils.recipes import open_lab, run_lab
-from course_utils.training.before_after import BeforeAfter, comparison
-from course_utils.training.corpora import chat_corpus
-from course_utils.training.lab import (
+from course_utils.training.engines.precision import COMPUTE_DTYPE
+from course_utils.training.lab.before_after import BeforeAfter, comparison
+from course_utils.training.lab.language_lab import (
     LanguageConfig,
     chosen_precision,
     language_trainer,
     refuse_long_rows,
     require_at_least,
 )
-from course_utils.training.language_run import full_name, load_base
-from course_utils.training.language_task import ChatTask, Measure
-from course_utils.training.precision import COMPUTE_DTYPE
-from course_utils.training.recall import Recall
-from course_utils.training.rng import seed_everything
-from course_utils.training.trainer import Trainer
+from course_utils.training.lab.language_run import full_name, load_base
+from course_utils.training.lab.recipes import open_lab, run_lab
+from course_utils.training.loop.trainer import Trainer
+from course_utils.training.storage.rng import seed_everything
+from course_utils.training.tasks.corpora import chat_corpus
+from course_utils.training.tasks.language import ChatTask, Measure
+from course_utils.training.tasks.recall import Recall
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,10 +13,10 @@ import runpy
 from collections.abc import Sequence
 from pathlib import Path
 
+from course_utils.base.durable import write_whole
 from course_utils.parallel.census import StateCensus, peak_resident_bytes
-from course_utils.recipes import open_lab, run_lab
-from course_utils.training.durable import write_whole
-from course_utils.training.processes import Processes
+from course_utils.training.engines.processes import Processes
+from course_utils.training.lab.recipes import open_lab, run_lab
 
 pretrain = runpy.run_path(str(Path(__file__).with_name("pretrain.py")))
 

@@ -18,17 +18,17 @@ import course_utils  # noqa: F401  before torch: it tells OpenMP how its threads
 # isort: split
 import torch
 
+from course_utils.base.errors import CourseError
 from course_utils.data.images import load_images
-from course_utils.errors import CourseError
+from course_utils.models.autocast import native_precision
 from course_utils.models.cnn import SmallCNN
-from course_utils.recipes import open_lab, run_lab
 from course_utils.training.config import Tracking, TrainConfig
-from course_utils.training.data_order import steps_per_epoch
-from course_utils.training.image_task import ImageTask
-from course_utils.training.launch import native_precision
-from course_utils.training.processes import Processes
-from course_utils.training.schedule import warmup_cosine
-from course_utils.training.trainer import Trainer
+from course_utils.training.engines.processes import Processes
+from course_utils.training.lab.recipes import open_lab, run_lab
+from course_utils.training.loop.trainer import Trainer
+from course_utils.training.parts.data_order import steps_per_epoch
+from course_utils.training.parts.schedule import warmup_cosine
+from course_utils.training.tasks.images import ImageTask
 
 # With the optimiser's and the trainer's settings, what makes a run this run: going on with other
 # values is refused.

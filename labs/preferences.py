@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from course_utils.paths import runs_dir
-from course_utils.recipes import load_recipe, run_lab
-from course_utils.training.durable import write_whole
+from course_utils.base.durable import write_whole
+from course_utils.base.paths import runs_dir
+from course_utils.training.lab.recipes import load_recipe, run_lab
 
 LABS = Path(__file__).parent
 

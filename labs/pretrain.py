@@ -15,16 +15,16 @@ from pathlib import Path
 import torch
 
 from course_utils.models import gpt
-from course_utils.recipes import open_lab, run_lab
 from course_utils.tokenizer.fast import FastBPE
-from course_utils.training.corpora import text_corpus, tokenizer_for
-from course_utils.training.expert_loads import ExpertLoads
-from course_utils.training.lab import LanguageConfig, gpt_config, language_trainer
-from course_utils.training.language_run import run_folder
-from course_utils.training.language_task import CorpusTask, bytes_of_tokens
-from course_utils.training.rng import seed_everything
-from course_utils.training.samples import Samples
-from course_utils.training.trainer import Trainer
+from course_utils.training.lab.language_lab import LanguageConfig, gpt_config, language_trainer
+from course_utils.training.lab.language_run import folder_of_run
+from course_utils.training.lab.recipes import open_lab, run_lab
+from course_utils.training.loop.trainer import Trainer
+from course_utils.training.storage.rng import seed_everything
+from course_utils.training.tasks.corpora import text_corpus, tokenizer_for
+from course_utils.training.tasks.expert_loads import ExpertLoads
+from course_utils.training.tasks.language import CorpusTask, bytes_of_tokens
+from course_utils.training.tasks.samples import Samples
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +75,9 @@ def load_tokenizer(config: PretrainConfig) -> FastBPE:
     if config.tokenizer is None:
         return tokenizer_for(config.data, config.vocab, config.held_out)
     path = Path(config.tokenizer).expanduser()
-    return FastBPE.load(path if path.is_file() else run_folder(config.tokenizer) / "tokenizer.json")
+    return FastBPE.load(
+        path if path.is_file() else folder_of_run(config.tokenizer) / "tokenizer.json"
+    )
 
 
 def make_trainer(config: PretrainConfig) -> Trainer:

@@ -19,11 +19,11 @@ from typing import Annotated, Literal
 import torch
 import tyro
 
-from course_utils.recipes import run_lab
 from course_utils.serving.app import make_app
 from course_utils.serving.engine import Engine
 from course_utils.serving.model import load_speaker
 from course_utils.serving.server import address, chosen_key, listen, run_until_stopped
+from course_utils.training.lab.recipes import run_lab
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 

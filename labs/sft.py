@@ -12,17 +12,17 @@ from dataclasses import dataclass
 
 from course_utils.data.tasks import additions
 from course_utils.generation.exam import Exam
-from course_utils.recipes import open_lab, run_lab
-from course_utils.training.corpora import chat_corpus
-from course_utils.training.lab import (
+from course_utils.training.lab.language_lab import (
     LanguageConfig,
     language_trainer,
     refuse_long_rows,
     require_at_least,
 )
-from course_utils.training.language_run import load_base
-from course_utils.training.language_task import ChatTask, bytes_of_tokens
-from course_utils.training.trainer import Trainer
+from course_utils.training.lab.language_run import load_base
+from course_utils.training.lab.recipes import open_lab, run_lab
+from course_utils.training.loop.trainer import Trainer
+from course_utils.training.tasks.corpora import chat_corpus
+from course_utils.training.tasks.language import ChatTask, bytes_of_tokens
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,8 +12,8 @@ from itertools import islice
 from pathlib import Path
 
 from course_utils.data.text import stream_documents
-from course_utils.recipes import load_recipe, run_lab
-from course_utils.training.corpora import tokenizer_for, tokenizer_path
+from course_utils.training.lab.recipes import load_recipe, run_lab
+from course_utils.training.tasks.corpora import tokenizer_for, tokenizer_path
 
 
 @dataclass(frozen=True, kw_only=True)

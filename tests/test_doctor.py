@@ -14,10 +14,10 @@ import psutil
 import pytest
 import torch
 
+from course_utils.base.machine import GIB, Cpu, Gpu, Memory, Speed, read_cpu, read_memory
+from course_utils.base.paths import course_root
 from course_utils.doctor import Report, capability_card, examine, render, report, speed, to_json
-from course_utils.doctor.machine import GIB, Cpu, Gpu, Memory, Speed, read_cpu, read_memory
 from course_utils.doctor.needs import NEEDS, Need, judge
-from course_utils.paths import course_root
 
 FileTree = Callable[[dict[str, str]], Path]
 
@@ -339,5 +339,6 @@ def test_the_card_stands_alone_and_escapes_what_it_is_told(healthy: Report) -> N
 
 
 def test_importing_it_does_not_import_torch() -> None:
-    code = "import course_utils.doctor, course_utils.profile, sys; sys.exit('torch' in sys.modules)"
+    modules = "course_utils.doctor, course_utils.base.profile, sys"
+    code = f"import {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.call([sys.executable, "-c", code]) == 0

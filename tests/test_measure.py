@@ -2,7 +2,7 @@
 
 import torch
 
-from course_utils.measure import milliseconds, peak_megabytes
+from course_utils.base.measure import milliseconds, peak_megabytes
 
 
 def two_at_once(x: torch.Tensor) -> torch.Tensor:

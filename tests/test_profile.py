@@ -5,9 +5,9 @@ import sys
 import pytest
 import torch
 
-from course_utils import profile as module
-from course_utils.errors import CourseError
-from course_utils.profile import budget, profile
+from course_utils.base import profile as module
+from course_utils.base.errors import CourseError
+from course_utils.base.profile import budget, profile
 
 
 @pytest.mark.parametrize(("name", "steps"), [("smoke", 1), ("cpu", 10), ("gpu", 100)])

@@ -6,8 +6,8 @@ from typing import Literal
 
 import pytest
 
-from course_utils.errors import CourseError
-from course_utils.recipes import load_recipe
+from course_utils.base.errors import CourseError
+from course_utils.training.lab.recipes import load_recipe
 
 
 @dataclass(frozen=True, kw_only=True)

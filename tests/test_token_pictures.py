@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from course_utils import token_pictures
+from course_utils.pictures import tokens as token_pictures
 from course_utils.tokenizer.bpe import merge_pair, train_bpe
 
 EVIL = "</script><b>&\"'</b> 你 FALLBACK @DATA@ \n"

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from course_utils.grading import Exercise, Mutant, assert_close, assert_equal
+from course_utils.exercises import Exercise, Mutant, assert_close, assert_equal
 
 # --- start.accuracy -------------------------------------------------------------------------------
 
@@ -146,7 +146,7 @@ def frozen_yes_buffers_no(student, rng):
 
 PARAMETER_BYTES = Exercise(
     id="start.parameter_bytes",
-    reference="course_utils.models.memory:parameter_bytes",
+    reference="course_utils.models.metrics:parameter_bytes",
     title="How many bytes is a model?",
     points=4,
     minutes=6,
@@ -252,7 +252,7 @@ def leaves_the_global_generator(student, rng):
 
 SEEDED_NORMAL = Exercise(
     id="start.seeded_normal",
-    reference="course_utils.training.seeding:seeded_normal",
+    reference="course_utils.training.parts.seeding:seeded_normal",
     title="Random, and the same every time",
     points=4,
     minutes=6,

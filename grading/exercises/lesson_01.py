@@ -5,7 +5,7 @@ import math
 import torch
 from torch import nn
 
-from course_utils.grading import CheckFailure, Exercise, Mutant, assert_close, assert_equal
+from course_utils.exercises import CheckFailure, Exercise, Mutant, assert_close, assert_equal
 from course_utils.models.functional import softmax
 
 # --- tensors.pairwise_distances -------------------------------------------------------------------

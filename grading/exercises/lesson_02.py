@@ -9,8 +9,7 @@ import torch._dynamo  # the first optimiser imports it, and takes longer than a 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from course_utils.grading import CheckFailure, Exercise, Mutant, assert_close, assert_equal
-from course_utils.training import steps
+from course_utils.exercises import CheckFailure, Exercise, Mutant, assert_close, assert_equal
 
 # --- cnn.conv2d -----------------------------------------------------------------------------------
 
@@ -341,7 +340,7 @@ def in_training_mode(student: Any, rng: torch.Generator) -> None:
 
 TRAINING_STEP = Exercise(
     id="cnn.training_step",
-    reference="course_utils.training.steps:training_step",
+    reference="course_utils.training.parts.basic_loop:training_step",
     title="One step of training",
     points=4,
     minutes=12,
@@ -452,7 +451,7 @@ def the_model_has_learned(student: Any, rng: torch.Generator) -> None:
 
 OVERFIT_ONE_BATCH = Exercise(
     id="cnn.overfit_one_batch",
-    reference="course_utils.training.steps:overfit_one_batch",
+    reference="course_utils.training.parts.basic_loop:overfit_one_batch",
     title="Learn one batch by heart",
     points=3,
     minutes=8,
@@ -582,7 +581,7 @@ def records_no_graph(student: Any, rng: torch.Generator) -> None:
 
 EVALUATE = Exercise(
     id="cnn.evaluate",
-    reference="course_utils.training.steps:evaluate",
+    reference="course_utils.training.parts.basic_loop:evaluate",
     title="Accuracy on unseen images",
     points=4,
     minutes=12,
@@ -715,7 +714,7 @@ def add_at_index(labels: Tensor, predictions: Tensor, classes: int) -> Tensor:
 
 CONFUSION_MATRIX = Exercise(
     id="cnn.confusion_matrix",
-    reference="course_utils.models.confusion:confusion_matrix",
+    reference="course_utils.models.metrics:confusion_matrix",
     title="Who is taken for whom",
     points=3,
     minutes=10,

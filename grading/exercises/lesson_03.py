@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from torch.optim.adamw import adamw as torch_adamw_function
 from torch.optim.sgd import sgd as torch_sgd_function
 
-from course_utils.grading import CheckFailure, Exercise, Mutant, assert_close, assert_equal
-from course_utils.training.accumulate import accumulate
-from course_utils.training.optim import adamw
-from course_utils.training.schedule import warmup_cosine
+from course_utils.exercises import CheckFailure, Exercise, Mutant, assert_close, assert_equal
+from course_utils.training.parts.accumulate import accumulate
+from course_utils.training.parts.optim import adamw
+from course_utils.training.parts.schedule import warmup_cosine
 
 # --- Update rules: sgd_momentum and adamw ------------------------------------------------------
 
@@ -149,7 +149,7 @@ SGD_BODY = """velocity = momentum * velocity + gradient
 
 SGD = Exercise(
     id="training.sgd_momentum",
-    reference="course_utils.training.optim:sgd_momentum",
+    reference="course_utils.training.parts.optim:sgd_momentum",
     title="Gradient descent with momentum",
     points=5,
     minutes=10,
@@ -301,7 +301,7 @@ def adamw_leaves_arguments(student: Any, rng: torch.Generator) -> None:
 
 ADAMW = Exercise(
     id="training.adamw",
-    reference="course_utils.training.optim:adamw",
+    reference="course_utils.training.parts.optim:adamw",
     title="AdamW",
     points=5,
     minutes=15,
@@ -448,7 +448,7 @@ COSINE = "floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))"
 
 SCHEDULE = Exercise(
     id="training.warmup_cosine",
-    reference="course_utils.training.schedule:warmup_cosine",
+    reference="course_utils.training.parts.schedule:warmup_cosine",
     title="Warm-up and cosine",
     points=5,
     minutes=10,
@@ -601,7 +601,7 @@ LOOP = "for gradient in gradients:\n        gradient.mul_(factor)"
 
 CLIP = Exercise(
     id="training.clip_grad_norm",
-    reference="course_utils.training.clip:clip_grad_norm",
+    reference="course_utils.training.parts.clip:clip_grad_norm",
     title="Clip the gradient",
     points=5,
     minutes=15,
@@ -805,7 +805,7 @@ PART = 'F.cross_entropy(model(inputs), labels, reduction="sum") / n_examples'
 
 ACCUMULATE = Exercise(
     id="training.accumulate",
-    reference="course_utils.training.accumulate:accumulate",
+    reference="course_utils.training.parts.accumulate:accumulate",
     title="Accumulate gradients",
     points=5,
     minutes=15,

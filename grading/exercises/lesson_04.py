@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from course_utils.grading import CheckFailure, Exercise, Mutant, assert_close, assert_equal
+from course_utils.exercises import CheckFailure, Exercise, Mutant, assert_close, assert_equal
 from course_utils.models.metrics import bits_per_byte
 from course_utils.tokenizer.bpe import BPE, Merge, Token, apply_merges, merge_pair, train_bpe
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from course_utils.grading import CheckFailure, Exercise, Mutant, assert_close, assert_equal
+from course_utils.exercises import CheckFailure, Exercise, Mutant, assert_close, assert_equal
 from course_utils.models.gpt import (
     GPTConfig,
     GroupedQueryAttention,

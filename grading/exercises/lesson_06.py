@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from course_utils.grading import Exercise, Mutant, assert_close, assert_equal
+from course_utils.exercises import Exercise, Mutant, assert_close, assert_equal
 from course_utils.models.gpt import GPT, Block, GPTConfig, KVCache, YaRN
 from course_utils.models.gpt.model import visibility
 from course_utils.models.gpt.rope import rope_frequencies, rotation_tables

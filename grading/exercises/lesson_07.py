@@ -5,10 +5,10 @@ from typing import Any
 import torch
 
 from course_utils.data.packing import lay_end_to_end
-from course_utils.grading import Exercise, Mutant, assert_equal
+from course_utils.exercises import Exercise, Mutant, assert_equal
 from course_utils.models.gpt import PRESETS, GPTConfig
-from course_utils.training.data_order import global_batch, part_of
-from course_utils.training.flops import training_flops_per_token
+from course_utils.training.parts.data_order import global_batch, part_of
+from course_utils.training.parts.flops import training_flops_per_token
 
 END = 99
 
@@ -141,7 +141,7 @@ def nothing_remembered(student: Any, rng: torch.Generator) -> None:
 
 POSITION = Exercise(
     id="pretraining.global_batch",
-    reference="course_utils.training.data_order:global_batch",
+    reference="course_utils.training.parts.data_order:global_batch",
     title="The data position is the step",
     points=3,
     minutes=10,
@@ -225,7 +225,7 @@ def uneven(student: Any, rng: torch.Generator) -> None:
 
 SHARE = Exercise(
     id="pretraining.part_of",
-    reference="course_utils.training.data_order:part_of",
+    reference="course_utils.training.parts.data_order:part_of",
     title="A share for every process",
     points=3,
     minutes=8,
@@ -313,7 +313,7 @@ def of_presets(student: Any, rng: torch.Generator) -> None:
 
 COST = Exercise(
     id="pretraining.flops",
-    reference="course_utils.training.flops:training_flops_per_token",
+    reference="course_utils.training.parts.flops:training_flops_per_token",
     title="What a token costs",
     points=3,
     minutes=15,

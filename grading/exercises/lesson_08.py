@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from course_utils.exercises import Exercise, Mutant, answers, assert_close, assert_equal
 from course_utils.generation.sampling import keep_top_k, keep_top_p
-from course_utils.grading import Exercise, Mutant, answers, assert_close, assert_equal
 from course_utils.models.gpt import GPT, GPTConfig, KVCache
 
 SMALL = GPTConfig(

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from course_utils.data.chat import END, SPECIAL, START, encode_chat, render_chat
 from course_utils.data.packing import next_tokens, pack
-from course_utils.grading import CheckFailure, Exercise, Mutant, assert_equal
+from course_utils.exercises import CheckFailure, Exercise, Mutant, assert_equal
 from course_utils.tokenizer.fast import FastBPE
 
 WORDS = ("hello", "what is", "42", "tell me", "yes", "Über", "你好", "no.", "why?", "a  b")

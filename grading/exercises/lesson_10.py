@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from course_utils.grading import Exercise, Mutant, assert_close, assert_equal
+from course_utils.exercises import Exercise, Mutant, assert_close, assert_equal
 from course_utils.models.formats import (
     BF16,
     E4M3,
@@ -22,7 +22,7 @@ from course_utils.models.formats import (
     round_to,
     running_sum,
 )
-from course_utils.training import hospital
+from course_utils.training.lab import hospital
 
 TINY = Format("a format of 6 bits", exponent_bits=3, mantissa_bits=2)
 
@@ -623,7 +623,7 @@ def clips_true_gradients(student: Any, rng: torch.Generator) -> None:
 
 SCALER = Exercise(
     id="precision.loss_scaler",
-    reference="course_utils.training.loss_scale:LossScaler",
+    reference="course_utils.training.parts.loss_scale:LossScaler",
     title="A loss scaler",
     points=5,
     minutes=25,
@@ -750,7 +750,7 @@ def other_patients(student: Any, rng: torch.Generator) -> None:
 
 DIAGNOSE = Exercise(
     id="precision.diagnose",
-    reference="course_utils.training.diagnosis:diagnose",
+    reference="course_utils.training.parts.diagnosis:diagnose",
     title="The broken-run hospital",
     points=6,
     minutes=35,

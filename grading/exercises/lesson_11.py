@@ -8,7 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from course_utils.grading import CheckFailure, Exercise, Mutant, answers, assert_close, assert_equal
+from course_utils.exercises import (
+    CheckFailure,
+    Exercise,
+    Mutant,
+    answers,
+    assert_close,
+    assert_equal,
+)
 from course_utils.models import lora
 from course_utils.models.lora import LoRAConfig
 

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from course_utils.errors import CourseError
-from course_utils.grading import CheckFailure, Exercise, Mutant, assert_close, assert_equal
+from course_utils.base.errors import CourseError
+from course_utils.exercises import CheckFailure, Exercise, Mutant, assert_close, assert_equal
 from course_utils.models.quant.affine import (
     quantize_asymmetric,
     quantize_groups,

@@ -11,9 +11,9 @@ from course_utils.alignment.distillation import soft_target_loss
 from course_utils.alignment.log_probs import token_log_probs
 from course_utils.alignment.preference import dpo_loss
 from course_utils.alignment.reinforcement import group_advantages, grpo_loss, kl_estimate
-from course_utils.grading import CheckFailure, Exercise, Mutant, assert_close, assert_equal
+from course_utils.base.ignored import IGNORED
+from course_utils.exercises import CheckFailure, Exercise, Mutant, assert_close, assert_equal
 from course_utils.models.gpt import moe
-from course_utils.models.gpt.loss import IGNORED
 
 
 def gradient(loss: Tensor, of: Tensor) -> Tensor:

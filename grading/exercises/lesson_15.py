@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from course_utils.grading import Exercise, Mutant, assert_close, assert_equal
+from course_utils.exercises import Exercise, Mutant, assert_close, assert_equal
 from course_utils.parallel.memory import bytes_per_rank, plan
 
 

@@ -5,11 +5,11 @@ from typing import Any
 
 import torch
 
-from course_utils.cloud import Offer, expected_hours, training_bill
+from course_utils.exercises import Exercise, Mutant, assert_close, assert_equal
 from course_utils.generation.cost import texts_that_fit
-from course_utils.grading import Exercise, Mutant, assert_close, assert_equal
 from course_utils.models.gpt import PRESETS, GPTConfig
 from course_utils.serving.schedule import plan_step
+from course_utils.training.parts.cloud_bill import Offer, expected_hours, training_bill
 
 
 def between(rng: torch.Generator, low: float, high: float) -> float:
@@ -68,7 +68,7 @@ def a_quarter(student: Any, rng: torch.Generator) -> None:
 
 BILL = Exercise(
     id="cloud.training_bill",
-    reference="course_utils.cloud:training_bill",
+    reference="course_utils.training.parts.cloud_bill:training_bill",
     title="The bill, in advance",
     points=4,
     minutes=15,
@@ -172,7 +172,7 @@ def hardly_ever(student: Any, rng: torch.Generator) -> None:
 
 HOURS = Exercise(
     id="cloud.expected_hours",
-    reference="course_utils.cloud:expected_hours",
+    reference="course_utils.training.parts.cloud_bill:expected_hours",
     title="The price of being interrupted",
     points=4,
     minutes=20,

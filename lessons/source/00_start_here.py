@@ -21,7 +21,7 @@
 #
 # You are reading a *notebook*: text, and grey cells with code. Click into a cell and press **Shift + Enter** to run it; go through the page from top to bottom. You cannot break anything. *Kernel → Restart Kernel* starts afresh, and your text stays.
 
-# %% tags=["setup"]
+# %% tags=["setup"] id="83755b9b7fe1"
 import time
 
 import psutil
@@ -30,9 +30,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from course_utils import budget, check, plots, verified
+from course_utils import budget, check, verified
 from course_utils.data.images import load_images
 from course_utils.doctor import capability_card, examine
+from course_utils.pictures import plots
 
 # %% [markdown] lang="en"
 # ## Something to look at
@@ -269,7 +270,7 @@ plots.dots(
     ylabel="test accuracy (%)",
 )
 
-# %% [markdown] lang="en"
+# %% [markdown] lang="en" id="6da935dcd507"
 # The height of the grey band is the noise of the experiment. An improvement that is smaller than that is no improvement until you have shown it on several seeds. Ask for several seeds whenever somebody shows you a single number.
 #
 # ## What you have now
@@ -279,7 +280,7 @@ plots.dots(
 # - The speed of your machine in floating-point operations, and how it depends on the number format.
 # - The bytes of any model, before you build it, and experiments that come out the same.
 #
-# **Where it lives.** `accuracy` is in `course_utils/models/metrics.py`, `parameter_bytes` in `course_utils/models/memory.py`, `seeded_normal` in `course_utils/training/seeding.py`. The training labs in `labs/` use the same files. `course doctor` prints your machine's card in a terminal.
+# **Where it lives.** `accuracy` is in `course_utils/models/metrics.py`, `parameter_bytes` in `course_utils/models/memory.py`, `seeded_normal` in `course_utils/training/parts/seeding.py`. The training labs in `labs/` use the same files. `course doctor` prints your machine's card in a terminal.
 #
 # **Next:** lesson 01, *Tensors and autograd*. There you write every line of the training loop above yourself, its gradients too.
 #

@@ -21,7 +21,7 @@
 # - pass derivatives back through any calculation, as `loss.backward()` does,
 # - derive the backward pass of a linear layer, and train with it.
 
-# %% tags=["setup"]
+# %% tags=["setup"] id="0154a254ca04"
 from collections.abc import Callable
 from graphlib import TopologicalSorter
 
@@ -30,12 +30,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from course_utils import budget, check, diagrams, plots, verified
+from course_utils import budget, check, verified
+from course_utils.base.measure import milliseconds
 from course_utils.data.images import load_images
-from course_utils.measure import milliseconds
 from course_utils.models.autograd import Scalar
 from course_utils.models.metrics import accuracy
-from course_utils.training.seeding import seeded_normal
+from course_utils.pictures import plots
+from course_utils.pictures import tensors as diagrams
+from course_utils.training.parts.seeding import seeded_normal
 
 mnist = load_images("mnist")
 train_pixels = mnist.train_images.flatten(1) / 255

@@ -22,7 +22,7 @@
 # - look inside a trained network: filters, feature maps, confusions, worst mistakes,
 # - run a fair experiment, and start the same training as a program.
 
-# %% tags=["setup"]
+# %% tags=["setup"] id="6a3d33896e2c"
 import itertools
 import math
 import subprocess
@@ -38,14 +38,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
-from course_utils import budget, check, cnn_diagrams, plots, verified
+from course_utils import budget, check, verified
+from course_utils.base.measure import milliseconds
+from course_utils.base.paths import course_root, runs_dir
 from course_utils.data.images import load_images
-from course_utils.live import LiveCurves
-from course_utils.measure import milliseconds
 from course_utils.models.functional import pairwise_distances
 from course_utils.models.metrics import accuracy
-from course_utils.paths import course_root, runs_dir
-from course_utils.training.runs import Run
+from course_utils.pictures import cnn as cnn_diagrams
+from course_utils.pictures import plots
+from course_utils.pictures.live import LiveCurves
+from course_utils.training.storage.run_reader import Run
 
 device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 mnist = load_images("mnist")
@@ -706,10 +708,10 @@ lab = Run(runs_dir() / "lesson-02").metrics()
 if lab:
     plots.run_curves({"labs/mnist.py": lab})
 
-# %% [markdown] lang="en"
+# %% [markdown] lang="en" id="8c25eeff45d8"
 # Do not be surprised that its training loss lies above the held-out one. It trains on moved images, and with labels that are *smoothed*, never quite certain. It is measured on plain ones.
 #
-# Open `labs/mnist.py` and `src/course_utils/models/cnn.py` and read them. You will find your training step inside the `Trainer`, in better clothes: `course_utils/training/step.py`. `course runs` lists your runs; `course runs --plot curves.png` draws their curves. Add `--dataset fashion_mnist` to the command above: it downloads 31 MB, and learns to tell shirts from shoes.
+# Open `labs/mnist.py` and `src/course_utils/models/cnn.py` and read them. You will find your training step inside the `Trainer`, in better clothes: `course_utils/training/loop/optimizer_step.py`. `course runs` lists your runs; `course runs --plot curves.png` draws their curves. Add `--dataset fashion_mnist` to the command above: it downloads 31 MB, and learns to tell shirts from shoes.
 #
 # ## What you have now
 #
@@ -720,7 +722,7 @@ if lab:
 # - **Evaluate** in evaluation mode, without a graph, every image counting the same. Train on one pile, choose with the second, report the third.
 # - Look at filters, maps, confusions and the worst mistakes. One number hides all of that.
 #
-# **Where it lives.** `conv2d` and `max_pool2d` are in `course_utils/models/functional.py`, `confusion_matrix` in `course_utils/models/confusion.py`, the three loops in `course_utils/training/steps.py`. The `Trainer` in `course_utils/training/` is what they grow into; it trains the language models from lesson 07 on, up to the chat model.
+# **Where it lives.** `conv2d` and `max_pool2d` are in `course_utils/models/functional.py`, `confusion_matrix` in `course_utils/models/confusion.py`, the three loops in `course_utils/training/parts/basic_loop.py`. The `Trainer` in `course_utils/training/` is what they grow into; it trains the language models from lesson 07 on, up to the chat model.
 #
 # **Next:** lesson 03, *Training well*. There you write the optimiser and the schedule that this lesson borrowed.
 #

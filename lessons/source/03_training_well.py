@@ -22,7 +22,7 @@
 # - tell overfitting from underfitting, and do something about it,
 # - keep a record of every run, so that you can compare them next month.
 
-# %% tags=["setup"]
+# %% tags=["setup"] id="2d8184703fe2"
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -36,14 +36,15 @@ from jaxtyping import Float, Int
 from matplotlib import pyplot as plt
 from torch import Tensor, nn
 
-from course_utils import budget, check, plots, verified
+from course_utils import budget, check, verified
 from course_utils.data.images import load_images
 from course_utils.models.cnn import SmallCNN
+from course_utils.pictures import plots
 from course_utils.training.config import TrainConfig
-from course_utils.training.image_task import ImageTask
-from course_utils.training.optim import SGD, AdamW
-from course_utils.training.runs import Run
-from course_utils.training.trainer import Trainer
+from course_utils.training.loop.trainer import Trainer
+from course_utils.training.parts.optim import SGD, AdamW
+from course_utils.training.storage.run_reader import Run
+from course_utils.training.tasks.images import ImageTask
 
 # %% [markdown] lang="en"
 # ## 1 · A valley

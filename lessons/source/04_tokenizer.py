@@ -21,7 +21,7 @@
 # - choose the size of a vocabulary with measured reasons,
 # - compare two language models that have different tokenizers.
 
-# %% tags=["setup"]
+# %% tags=["setup"] id="4010d7a9511e"
 import lzma
 import math
 import re
@@ -37,9 +37,11 @@ from jaxtyping import Float, Int
 from matplotlib import pyplot as plt
 from torch import Tensor
 
-from course_utils import budget, check, plots, token_pictures, verified
+from course_utils import budget, check, verified
 from course_utils.data.text import load_documents, sample_text
 from course_utils.models.gpt import PRESETS
+from course_utils.pictures import plots
+from course_utils.pictures import tokens as token_pictures
 from course_utils.tokenizer.bpe import Merge, Token, split_into_pieces, train_bpe
 from course_utils.tokenizer.fast import FastBPE
 

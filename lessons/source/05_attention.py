@@ -22,7 +22,7 @@
 # - look into a trained model, and find the heads that make it copy,
 # - predict what a longer context costs, and measure it.
 
-# %% tags=["setup"]
+# %% tags=["setup"] id="f2c920ac2b0f"
 import math
 import time
 from collections.abc import Callable
@@ -34,8 +34,8 @@ from matplotlib import pyplot as plt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from course_utils import attention_pictures, budget, check, plots, verified
-from course_utils.measure import milliseconds, peak_megabytes
+from course_utils import budget, check, verified
+from course_utils.base.measure import milliseconds, peak_megabytes
 from course_utils.models.gpt import (
     PRESETS,
     GPTConfig,
@@ -44,6 +44,8 @@ from course_utils.models.gpt import (
     rope_frequencies,
     rotation_tables,
 )
+from course_utils.pictures import attention as attention_pictures
+from course_utils.pictures import plots
 
 device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 

@@ -22,7 +22,7 @@
 # - count parameters in your head, and say where they are,
 # - prove that your model is right: against an independent implementation, and by learning one batch by heart.
 
-# %% tags=["setup"]
+# %% tags=["setup"] id="3d0ae28406ec"
 import math
 import time
 from collections.abc import Callable
@@ -34,9 +34,10 @@ from matplotlib import pyplot as plt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from course_utils import budget, check, gpt_pictures, plots, verified
+from course_utils import budget, check, verified
 from course_utils.data.text import sample_text
-from course_utils.grading.mine import use_mine
+from course_utils.exchange.hf import to_hf
+from course_utils.exercises.mine import use_mine
 from course_utils.models.gpt import (
     PRESETS,
     GPTConfig,
@@ -49,7 +50,8 @@ from course_utils.models.gpt.init import INIT_GAIN, initialise
 from course_utils.models.gpt.loss import next_token_loss
 from course_utils.models.gpt.model import visibility
 from course_utils.models.gpt.moe import MoE, balance_term
-from course_utils.models.hf import to_hf
+from course_utils.pictures import gpt as gpt_pictures
+from course_utils.pictures import plots
 from course_utils.tokenizer.fast import FastBPE
 
 # %% [markdown] lang="en"

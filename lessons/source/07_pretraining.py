@@ -23,7 +23,7 @@
 # - read a loss curve, and compare models by bits per byte,
 # - watch a model of your own learn to write.
 
-# %% tags=["setup"]
+# %% tags=["setup"] id="a4f9cd10f5c9"
 import gzip
 import lzma
 from collections.abc import Sequence
@@ -34,27 +34,28 @@ import torch
 from jaxtyping import Int, Int64
 from torch import Tensor
 
-from course_utils import budget, check, text_pictures, verified
+from course_utils import budget, check, verified
+from course_utils.base.errors import CourseError
 from course_utils.data.chat import END_OF_TEXT
 from course_utils.data.text import load_documents
-from course_utils.errors import CourseError
-from course_utils.grading.mine import use_mine
+from course_utils.exercises.mine import use_mine
 from course_utils.models import gpt
+from course_utils.models.autocast import native_precision
 from course_utils.models.gpt import PRESETS, GPTConfig
-from course_utils.training.callbacks import StopAfter
+from course_utils.pictures import text as text_pictures
 from course_utils.training.config import TrainConfig
-from course_utils.training.corpora import text_corpus, tokenizer_for
-from course_utils.training.data_order import shuffled, steps_per_epoch
-from course_utils.training.language_run import TOKENIZER, shape_of
-from course_utils.training.language_task import CorpusTask, bytes_of_tokens
-from course_utils.training.launch import native_precision
-from course_utils.training.optimizers import make_optimizer
-from course_utils.training.precision import COMPUTE_DTYPE
-from course_utils.training.runs import Run
-from course_utils.training.samples import Samples, read_samples
-from course_utils.training.schedule import warmup_cosine
-from course_utils.training.throughput import measured_peak
-from course_utils.training.trainer import Trainer
+from course_utils.training.engines.precision import COMPUTE_DTYPE
+from course_utils.training.lab.language_run import TOKENIZER, shape_of
+from course_utils.training.loop.callbacks import StopAfter
+from course_utils.training.loop.throughput import measured_peak
+from course_utils.training.loop.trainer import Trainer
+from course_utils.training.parts.data_order import shuffled, steps_per_epoch
+from course_utils.training.parts.muon import make_optimizer
+from course_utils.training.parts.schedule import warmup_cosine
+from course_utils.training.storage.run_reader import Run
+from course_utils.training.tasks.corpora import text_corpus, tokenizer_for
+from course_utils.training.tasks.language import CorpusTask, bytes_of_tokens
+from course_utils.training.tasks.samples import Samples, read_samples
 
 # %% [markdown] lang="en"
 # ## 1 · Text

@@ -21,7 +21,7 @@
 # - predict from a model's configuration how many tokens a second a machine can write, and why eight texts cost hardly more than one,
 # - let a small model guess ahead for a large one, without changing a single probability.
 
-# %% tags=["setup"]
+# %% tags=["setup"] id="8de1b9c2f8f3"
 import math
 import time
 from collections import Counter
@@ -34,8 +34,10 @@ from matplotlib import pyplot as plt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from course_utils import budget, check, generation_pictures, plots, verified
+from course_utils import budget, check, verified
+from course_utils.base.measure import milliseconds
 from course_utils.data.text import load_documents, sample_text
+from course_utils.exercises.mine import use_mine
 from course_utils.generation import cost
 from course_utils.generation.engine import generate
 from course_utils.generation.sampling import (
@@ -46,9 +48,9 @@ from course_utils.generation.sampling import (
     penalise_repetition,
 )
 from course_utils.generation.speculative import draw, speculate
-from course_utils.grading.mine import use_mine
-from course_utils.measure import milliseconds
 from course_utils.models.gpt import GPT, PRESETS, GPTConfig
+from course_utils.pictures import generation as generation_pictures
+from course_utils.pictures import plots
 from course_utils.tokenizer.fast import FastBPE
 
 device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

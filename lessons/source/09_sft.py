@@ -22,7 +22,7 @@
 # - pack conversations into rows so that none sees another, and prove it,
 # - tell whether a model learned to do something or only learned its examples by heart.
 
-# %% tags=["setup"]
+# %% tags=["setup"] id="819554f3b026"
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from heapq import heappop, heappush
@@ -32,23 +32,25 @@ from jaxtyping import Bool, Int, Int64
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from course_utils import budget, check, text_pictures, verified
-from course_utils.data.chat import END, SPECIAL, START, TEMPLATE, Tokenizer, stream_chats
+from course_utils import budget, check, verified
+from course_utils.base.errors import CourseError
+from course_utils.base.ignored import IGNORED
+from course_utils.data.chat import END, SPECIAL, START, TEMPLATE, Tokenizer
+from course_utils.data.chat_sets import stream_chats
 from course_utils.data.packing import fill_rows
 from course_utils.data.tasks import additions
-from course_utils.errors import CourseError
+from course_utils.exercises.mine import use_mine
 from course_utils.generation.chat import Chat, complete
 from course_utils.generation.exam import Exam
-from course_utils.grading.mine import use_mine
 from course_utils.models import gpt
 from course_utils.models.gpt import PRESETS
-from course_utils.models.gpt.loss import IGNORED
 from course_utils.models.gpt.model import visibility
-from course_utils.training.corpora import chat_corpus, text_corpus, tokenizer_for
-from course_utils.training.lab import LanguageConfig, language_trainer
-from course_utils.training.language_run import load_language_model
-from course_utils.training.language_task import ChatTask, CorpusTask, bytes_of_tokens
-from course_utils.training.runs import Run
+from course_utils.pictures import text as text_pictures
+from course_utils.training.lab.language_lab import LanguageConfig, language_trainer
+from course_utils.training.lab.language_run import load_language_model
+from course_utils.training.storage.run_reader import Run
+from course_utils.training.tasks.corpora import chat_corpus, text_corpus, tokenizer_for
+from course_utils.training.tasks.language import ChatTask, CorpusTask, bytes_of_tokens
 
 # %% [markdown] lang="en"
 # ## 1 · Before

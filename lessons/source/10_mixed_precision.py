@@ -22,7 +22,7 @@
 # - train with 16 bits, accumulation, recomputed activations and compilation, knowing what each costs and saves,
 # - diagnose a sick run from its metrics.
 
-# %% tags=["setup"]
+# %% tags=["setup"] id="e47dbf0dad72"
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -35,10 +35,10 @@ from jaxtyping import Float, Int
 from matplotlib import pyplot as plt
 from torch import Tensor, nn
 
-from course_utils import budget, check, plots, precision_pictures, verified
+from course_utils import budget, check, verified
+from course_utils.base.machine import read_cpu
+from course_utils.base.measure import milliseconds, peak_megabytes
 from course_utils.data.text import sample_text
-from course_utils.doctor.machine import read_cpu
-from course_utils.measure import milliseconds, peak_megabytes
 from course_utils.models.formats import (
     BF16,
     E4M3,
@@ -54,12 +54,14 @@ from course_utils.models.formats import (
     spacing,
 )
 from course_utils.models.gpt import GPT, PRESETS
+from course_utils.pictures import plots
+from course_utils.pictures import precision as precision_pictures
 from course_utils.tokenizer.fast import FastBPE
-from course_utils.training import hospital
-from course_utils.training.clip import clip_grad_norm
-from course_utils.training.cpu_attention import StoredScores
-from course_utils.training.diagnosis import DIAGNOSES
-from course_utils.training.recompute import recomputing
+from course_utils.training.lab import hospital
+from course_utils.training.loop.cpu_attention import StoredScores
+from course_utils.training.loop.recompute import recomputing
+from course_utils.training.parts.clip import clip_grad_norm
+from course_utils.training.parts.diagnosis import DIAGNOSES
 
 device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -399,9 +401,9 @@ print(f"The weights take {weights:.0f} MB, their gradients as much, AdamW's two 
 #
 # All of this is one setting each in the course's `Trainer`: `precision="bf16"`, `accumulation=4`, `checkpoint_activations=True`, and `compile=True`, which fuses operations and pays in long runs. [Tests](../tests/training/test_precision.py) hold each of them to the plain run. `precision="fp8"` works on GPUs that have it; elsewhere it tells you what is missing:
 
-# %%
-from course_utils.errors import CourseError
-from course_utils.training.precision import check_precision
+# %% id="562250ec138e"
+from course_utils.base.errors import CourseError
+from course_utils.training.engines.precision import check_precision
 
 try:
     check_precision("fp8", device)
@@ -423,12 +425,12 @@ if compiling:
 else:
     print("not compiled in this run")
 
-# %% [markdown] lang="en"
+# %% [markdown] lang="en" id="7f6d786cf364"
 # ## 7 · The hospital
 #
 # Most broken runs do not crash. They train, slowly or badly or too well, and the code looks right. What you have is their metrics. Learning to read them is worth more than any single trick above.
 #
-# Here are the patients: the same tiny GPT, trained by the same loop, each with one thing wrong (or nothing). The metrics come from really training them that way: `python -m course_utils.training.hospital` makes the record anew. The names of what they suffer from:
+# Here are the patients: the same tiny GPT, trained by the same loop, each with one thing wrong (or nothing). The metrics come from really training them that way: `python -m course_utils.training.lab.hospital` makes the record anew. The names of what they suffer from:
 
 # %%
 for name, meaning in DIAGNOSES.items():
@@ -477,7 +479,7 @@ for case in chosen:
     print(f"{case:26} your diagnosis: {answer}")
 print(f"{right} of {len(chosen)} right")
 
-# %% [markdown] lang="en"
+# %% [markdown] lang="en" id="af1ff894fb22"
 # ## What you have now
 #
 # - Exponent bits are **reach**, mantissa bits are **sharpness**. bf16 reaches as far as fp32 with 8 digits; fp16 has 11 and ends at 65,504; fp8 needs a scale for every matrix.
@@ -487,7 +489,7 @@ print(f"{right} of {len(chosen)} right")
 # - bf16 saves time and memory, accumulation and recomputing trade time for memory, and none of them changes what is learned.
 # - A run's **metrics** tell what is wrong with it, to those who know what healthy looks like.
 #
-# **Where it lives.** `course_utils/models/formats.py`, `course_utils/training/loss_scale.py`, `recompute.py`, `precision.py`, `diagnosis.py` and `hospital.py`. In the labs: `--precision bf16`, `--accumulation 4`, `--checkpoint-activations`, `--compile`. `benchmarks/mixed_precision.py` measures all of them at full size, each in a process of its own.
+# **Where it lives.** `course_utils/models/formats.py`, `course_utils/training/parts/loss_scale.py`, `recompute.py`, `precision.py`, `diagnosis.py` and `hospital.py`. In the labs: `--precision bf16`, `--accumulation 4`, `--checkpoint-activations`, `--compile`. `benchmarks/mixed_precision.py` measures all of them at full size, each in a process of its own.
 #
 # **Next:** lesson 11, *LoRA*: fine-tuning a real model by training a hundredth of it.
 #

@@ -22,7 +22,7 @@
 # - show that your layer equals that of PEFT, the library that everybody uses,
 # - teach a real pretrained model something new on two processor cores.
 
-# %% tags=["setup"]
+# %% tags=["setup"] id="804a0d40a6d8"
 import copy
 import math
 import tempfile
@@ -37,23 +37,24 @@ from peft import PeftModel
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from course_utils import budget, check, lora_pictures, verified
+from course_utils import budget, check, verified
+from course_utils.base.errors import CourseError
 from course_utils.data.tasks import reminders
 from course_utils.data.text import sample_text
-from course_utils.errors import CourseError
+from course_utils.exchange.adapters import load_adapter, save_adapter
+from course_utils.exchange.hf import to_hf
+from course_utils.exchange.pretrained import load_pretrained
+from course_utils.exercises.mine import use_mine
 from course_utils.generation.chat import Chat
 from course_utils.generation.fused import FusedGPT
-from course_utils.grading.mine import use_mine
 from course_utils.models import gpt, lora
-from course_utils.models.adapters import load_adapter, save_adapter
 from course_utils.models.autocast import in_compute_dtype
 from course_utils.models.gpt import PRESETS
-from course_utils.models.hf import to_hf
 from course_utils.models.lora import LoRAConfig, features_of, weight_of
-from course_utils.models.pretrained import load_pretrained
 from course_utils.models.quant import model_bytes, quantize_linears
-from course_utils.training.corpora import text_corpus, tokenizer_for
-from course_utils.training.recorded import recorded
+from course_utils.pictures import lora as lora_pictures
+from course_utils.training.lab.recorded import recorded
+from course_utils.training.tasks.corpora import text_corpus, tokenizer_for
 
 # %% [markdown] lang="en"
 # ## 1 · What does fine-tuning change?

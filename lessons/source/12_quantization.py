@@ -24,7 +24,7 @@
 # - predict the size of a model in any format, and measure what it costs,
 # - export a model to GGUF, for llama.cpp and ollama.
 
-# %% tags=["setup"]
+# %% tags=["setup"] id="d42b9a52a710"
 import copy
 import math
 import tempfile
@@ -39,15 +39,15 @@ from matplotlib import pyplot as plt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from course_utils import budget, check, plots, quant_pictures, verified
+from course_utils import budget, check, verified
+from course_utils.base.errors import CourseError
 from course_utils.data.chat import END, END_OF_TEXT, SPECIAL, TEMPLATE
 from course_utils.data.text import load_documents, sample_text
-from course_utils.errors import CourseError
+from course_utils.exchange.gguf_writer import PRECISIONS, write_gguf
+from course_utils.exchange.pretrained import load_pretrained
 from course_utils.generation.engine import generate
 from course_utils.generation.sampling import Sampling
-from course_utils.models.gguf_writer import PRECISIONS, write_gguf
 from course_utils.models.gpt import GPT, PRESETS
-from course_utils.models.pretrained import load_pretrained
 from course_utils.models.quant import QuantizedLinear, model_bytes, quantize_linears
 from course_utils.models.quant.affine import dequantize
 from course_utils.models.quant.calibrate import largest, percentile, watching_inputs
@@ -55,6 +55,8 @@ from course_utils.models.quant.error import bits_per_weight, decibels
 from course_utils.models.quant.normal_float import nearest_level
 from course_utils.models.quant.packing import pack_nibbles
 from course_utils.models.quant.static import quantize_static
+from course_utils.pictures import plots
+from course_utils.pictures import quantization as quant_pictures
 from course_utils.tokenizer.fast import FastBPE
 
 # %% [markdown] lang="en"

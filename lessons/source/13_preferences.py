@@ -23,7 +23,7 @@
 # - teach a small model with a large one's whole distribution,
 # - send tokens to experts, and keep the experts busy.
 
-# %% tags=["setup"]
+# %% tags=["setup"] id="09a48f2698f5"
 import copy
 import json
 import math
@@ -38,30 +38,32 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from course_utils import budget, check, moe_pictures, preference_pictures, verified
+from course_utils import budget, check, verified
 from course_utils.alignment.answers import answer_ids, draw_answers, random_places, rows_of
 from course_utils.alignment.distillation import Direction
 from course_utils.alignment.drift import Drift
 from course_utils.alignment.pairs import own_preferences, pairs_of, split
 from course_utils.alignment.reinforcement import SMALLEST_SPREAD, kl_estimate
+from course_utils.base.ignored import IGNORED
+from course_utils.base.paths import course_root, runs_dir
 from course_utils.data.chat import SPECIAL, prompt_of
 from course_utils.data.preferences import Preference
 from course_utils.data.tasks import careless_answer, tasks_named
+from course_utils.exercises.mine import use_mine
 from course_utils.generation.exam import Exam
 from course_utils.generation.fused import FusedGPT
-from course_utils.grading.mine import use_mine
 from course_utils.models.gpt import GPT, GPTConfig
-from course_utils.models.gpt.loss import IGNORED
-from course_utils.paths import course_root, runs_dir
+from course_utils.pictures import moe as moe_pictures
+from course_utils.pictures import preferences as preference_pictures
 from course_utils.tokenizer.fast import FastBPE
-from course_utils.training.corpora import chat_corpus
-from course_utils.training.distillation_task import DistillationTask
-from course_utils.training.expert_loads import expert_loads
-from course_utils.training.group_task import GroupTask, RolloutLog, read_rollouts
-from course_utils.training.lab import LanguageConfig, language_trainer
-from course_utils.training.language_task import ChatTask
-from course_utils.training.preference_task import PreferenceTask
-from course_utils.training.runs import Run
+from course_utils.training.lab.language_lab import LanguageConfig, language_trainer
+from course_utils.training.storage.run_reader import Run
+from course_utils.training.tasks.corpora import chat_corpus
+from course_utils.training.tasks.distillation import DistillationTask
+from course_utils.training.tasks.expert_loads import expert_loads
+from course_utils.training.tasks.groups import GroupTask, RolloutLog, read_rollouts
+from course_utils.training.tasks.language import ChatTask
+from course_utils.training.tasks.preferences import PreferenceTask
 
 # %% [markdown] lang="en"
 # ## 1 · A model that does as people do

@@ -23,7 +23,7 @@
 # - train on several processes and prove that they learn what one process learns,
 # - read a timeline of computing and communicating, and find the straggler in it.
 
-# %% tags=["setup"]
+# %% tags=["setup"] id="4d97188ec506"
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -33,7 +33,7 @@ import torch.distributed as dist
 from jaxtyping import Shaped
 from torch import Tensor, nn
 
-from course_utils import budget, check, parallel_pictures, verified
+from course_utils import budget, check, verified
 from course_utils.models.gpt import GPT, PRESETS
 from course_utils.parallel.buckets import MEBIBYTE, flatten, unflatten
 from course_utils.parallel.data_parallel import DataParallel
@@ -42,6 +42,7 @@ from course_utils.parallel.link import Link
 from course_utils.parallel.simulate import collective, simulate
 from course_utils.parallel.timeline import Timeline
 from course_utils.parallel.watch import watch
+from course_utils.pictures import parallel as parallel_pictures
 
 # %% [markdown] lang="en"
 # ## 1 · The same program, many times
@@ -71,8 +72,8 @@ print(simulate(greet, numbers))
 # %% [markdown] lang="en"
 # What can go wrong? That all wait. Swap the two lines, so that everybody listens first, and nobody will ever say anything: a **deadlock**. On a cluster you see eight GPUs at work and no step, for hours. `simulate` notices at once:
 
-# %%
-from course_utils.errors import CourseError
+# %% id="a40c4b486d94"
+from course_utils.base.errors import CourseError
 
 
 def polite(link: Link, number: Tensor) -> Tensor:

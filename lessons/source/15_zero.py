@@ -21,7 +21,7 @@
 # - write an optimiser of which every rank keeps a shard, and show that it is AdamW,
 # - launch DeepSpeed on any of the labs, and check that you really got it.
 
-# %% tags=["setup"]
+# %% tags=["setup"] id="264bb1c366aa"
 import json
 from dataclasses import replace
 
@@ -30,7 +30,8 @@ from jaxtyping import Float
 from matplotlib import pyplot as plt
 from torch import Tensor
 
-from course_utils import budget, check, parallel_pictures, plots, verified
+from course_utils import budget, check, verified
+from course_utils.base.paths import course_root
 from course_utils.models.gpt import GPT, PRESETS
 from course_utils.parallel.buckets import flatten, unflatten
 from course_utils.parallel.census import saved_bytes, storage_bytes
@@ -40,8 +41,9 @@ from course_utils.parallel.launch import launch
 from course_utils.parallel.link import Link
 from course_utils.parallel.memory import ENGINES, activation_bytes, traffic_per_step
 from course_utils.parallel.simulate import collective, simulate
-from course_utils.paths import course_root
-from course_utils.training.optim import adamw
+from course_utils.pictures import parallel as parallel_pictures
+from course_utils.pictures import plots
+from course_utils.training.parts.optim import adamw
 
 # %% [markdown] lang="en"
 # ## 1 · Sixteen bytes

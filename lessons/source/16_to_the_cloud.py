@@ -23,7 +23,7 @@
 # - compute how many users fit into a GPU, and write the heart of a server that answers them together,
 # - export a model, serve it, and measure it as its users see it.
 
-# %% tags=["setup"]
+# %% tags=["setup"] id="b35588b70f89"
 import json
 import math
 import os
@@ -41,13 +41,14 @@ from pathlib import Path
 
 import torch
 
-from course_utils import budget, check, cloud_pictures, verified
-from course_utils.cloud import Offer, simulated_hours, young_interval
+from course_utils import budget, check, verified
+from course_utils.base.paths import course_root, runs_dir
 from course_utils.models.gpt import PRESETS, GPTConfig
-from course_utils.paths import course_root, runs_dir
+from course_utils.pictures import cloud as cloud_pictures
 from course_utils.serving.latency import percentile
-from course_utils.training.flops import training_flops_per_token
-from course_utils.training.throughput import DATASHEET_PEAK
+from course_utils.training.loop.throughput import DATASHEET_PEAK
+from course_utils.training.parts.cloud_bill import Offer, simulated_hours, young_interval
+from course_utils.training.parts.flops import training_flops_per_token
 
 # %% [markdown] lang="en"
 # ## 1 · The bill, before you start
@@ -306,8 +307,8 @@ print(f"It took {undisturbed[-1]['elapsed_s']:.1f} s, for {all_tokens:,} tokens.
 #
 # A checkpoint is for going on. To be used elsewhere, a model needs a form that others read: a folder for `transformers` (and from there vLLM), or one GGUF file for llama.cpp and ollama. On the command line that is `course export NAME --to hf DIR`.
 
-# %%
-from course_utils.training.language_run import (
+# %% id="22470e2c9e5c"
+from course_utils.training.lab.language_run import (
     export_to_gguf,
     export_to_hf,
     load_language_model,
@@ -532,7 +533,7 @@ log.close()
 #
 # **Honesty (2).** "I tried [z] first; it did not work, here is its curve. What I cannot say: all figures are from one machine, and the tasks are made by a program." A reader could repeat everything, from the command lines in the appendix.
 
-# %% [markdown] lang="en"
+# %% [markdown] lang="en" id="c124e9aa6e56"
 # ## What you have now
 #
 # - **The bill** is FLOPs per token × tokens over what the machine really does. Everything depends on the MFU: measure it.
@@ -541,7 +542,7 @@ log.close()
 # - **A server** writes many texts for the price of one, as long as their keys and values fit. The batch is made anew for every step, and a long prompt is read in pieces.
 # - **Percentiles**, not means.
 #
-# **In the library:** `course_utils/cloud.py`, `course_utils/generation/cost.py`, `course_utils/serving/` (its `engine.py` calls your `plan_step`). **In the labs:** `labs/serve.py`, `labs/cloud/` (Slurm, SkyPilot), `docker/` (images, and a volume on a NAS). **Measured:** `benchmarks/serving.py`.
+# **In the library:** `course_utils/training/parts/cloud_bill.py`, `course_utils/generation/cost.py`, `course_utils/serving/` (its `engine.py` calls your `plan_step`). **In the labs:** `labs/serve.py`, `labs/cloud/` (Slurm, SkyPilot), `docker/` (images, and a volume on a NAS). **Measured:** `benchmarks/serving.py`.
 #
 # **Further reading**
 # - J. W. Young, *A First Order Approximation to the Optimum Checkpoint Interval* (1974); J. T. Daly, *A Higher Order Estimate of the Optimum Checkpoint Interval for Restart Dumps* (2006).

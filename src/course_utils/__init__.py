@@ -16,9 +16,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 # What every notebook uses, by the module that defines it; resolved on first use.
 _EXPORTS = {
-    "check": "course_utils.grading.check",
-    "verified": "course_utils.grading.check",
-    "budget": "course_utils.profile",
+    "check": "course_utils.exercises.check",
+    "verified": "course_utils.exercises.check",
+    "budget": "course_utils.base.profile",
 }
 __all__ = ["__version__", "budget", "check", "verified"]
 

@@ -12,7 +12,7 @@ from course_utils.alignment.distillation import soft_target_loss
 from course_utils.alignment.log_probs import token_log_probs
 from course_utils.alignment.preference import dpo_loss
 from course_utils.alignment.reinforcement import group_advantages, grpo_loss, kl_estimate
-from course_utils.models.gpt.loss import IGNORED
+from course_utils.base.ignored import IGNORED
 
 seeds = st.integers(0, 2**31)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from course_utils.authoring.build import build
 from course_utils.authoring.lesson import find_lesson
-from course_utils.grading.exercise import find_exercise
+from course_utils.exercises.exercise import find_exercise
 
 HOSTILE = Path(__file__).parent / "hostile"
 LESSON = "00_start_here"

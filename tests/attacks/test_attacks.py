@@ -23,13 +23,13 @@ from attacks.making import (
     tree,
 )
 
-from course_utils.grading.autograde.outputs import write_all
-from course_utils.grading.autograde.records import SubmissionGrade
-from course_utils.grading.autograde.run import Run, grade_folder
-from course_utils.grading.sandbox import lockdown
-from course_utils.grading.sandbox.lockdown import Level
-from course_utils.paths import course_root
-from course_utils.training.durable import flush_folder
+from course_utils.base.durable import flush_folder
+from course_utils.base.paths import course_root
+from course_utils.grader.autograde.outputs import write_all
+from course_utils.grader.autograde.records import SubmissionGrade
+from course_utils.grader.autograde.run import Run, grade_folder
+from course_utils.grader.sandbox import lockdown
+from course_utils.grader.sandbox.lockdown import Level
 
 WRITTEN = ("grading", "data", "src/course_utils/grading/sandbox", "tests/attacks")
 # COURSE_SANDBOX_LEVEL=1 holds the lowest usable level to the same; 3 is what there is at best.

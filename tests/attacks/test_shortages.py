@@ -13,15 +13,15 @@ import psutil
 import pytest
 from attacks.making import notebook, put, references
 
-from course_utils.errors import CourseError
-from course_utils.grading.autograde import workers
-from course_utils.grading.autograde.records import SubmissionGrade, to_plain
-from course_utils.grading.autograde.run import grade_folder
-from course_utils.grading.autograde.submission import Found
-from course_utils.grading.exercise import find_exercise
-from course_utils.grading.sandbox import lockdown
-from course_utils.grading.sandbox.lockdown import Level
-from course_utils.grading.sandbox.session import Session, Zygote
+from course_utils.base.errors import CourseError
+from course_utils.exercises.exercise import find_exercise
+from course_utils.grader.autograde import workers
+from course_utils.grader.autograde.records import SubmissionGrade, to_plain
+from course_utils.grader.autograde.run import grade_folder
+from course_utils.grader.autograde.submission import Found
+from course_utils.grader.sandbox import lockdown
+from course_utils.grader.sandbox.lockdown import Level
+from course_utils.grader.sandbox.session import Session, Zygote
 
 STUDENTS = ("ada", "emmy", "grace", "mary")
 
@@ -35,7 +35,7 @@ def submitted(tmp_path: Path) -> Path:
 
 def is_zygote(process: psutil.Process) -> bool:
     try:
-        return "course_utils.grading.sandbox.zygote" in process.cmdline()
+        return "course_utils.grader.sandbox.zygote" in process.cmdline()
     except psutil.Error:  # gone meanwhile, or a zombie
         return False
 

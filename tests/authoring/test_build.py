@@ -16,7 +16,7 @@ from course_utils.authoring.build import (
     write,
 )
 from course_utils.authoring.lesson import find_lesson
-from course_utils.errors import CourseError
+from course_utils.base.errors import CourseError
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ import pytest
 from course_utils.authoring.build import build, learner_path, write
 from course_utils.authoring.execute import execute, to_html
 from course_utils.authoring.lesson import find_lesson
+from course_utils.base.errors import CourseError
 from course_utils.cli import main
-from course_utils.errors import CourseError
-from course_utils.grading.notebook import check_notebook, read_notebook
+from course_utils.exercises.notebook import check_notebook, read_notebook
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from course_utils.paths import course_root
+from course_utils.base.paths import course_root
 
 PAGES = ("README.md", "docs/measured.md")
 BEGIN = "<!-- figures: written by benchmarks/report.py -->\n"

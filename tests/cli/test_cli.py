@@ -67,7 +67,7 @@ def test_an_unknown_command_or_option_is_refused(capsys):
 
 
 def test_hints_come_one_by_one_and_end_with_the_way_to_the_solution(capsys):
-    from course_utils.grading.exercise import find_exercise
+    from course_utils.exercises.exercise import find_exercise
 
     exercise = find_exercise("cnn.conv2d")
     for shown in range(1, len(exercise.hints) + 2):
@@ -78,7 +78,7 @@ def test_hints_come_one_by_one_and_end_with_the_way_to_the_solution(capsys):
 
 
 def test_the_solution_is_the_librarys_own_source(capsys):
-    from course_utils.grading.exercise import find_exercise
+    from course_utils.exercises.exercise import find_exercise
 
     assert main(["solution", "cnn.conv2d"]) == 0
     assert capsys.readouterr().out == find_exercise("cnn.conv2d").source

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from course_utils.cloud import (
+from course_utils.generation.cost import cache_bytes, texts_that_fit
+from course_utils.models.gpt import PRESETS
+from course_utils.training.parts.cloud_bill import (
     Offer,
     expected_hours,
     simulated_hours,
@@ -17,8 +19,6 @@ from course_utils.cloud import (
     training_bill,
     young_interval,
 )
-from course_utils.generation.cost import cache_bytes, texts_that_fit
-from course_utils.models.gpt import PRESETS
 
 OFFER = Offer("two", gpus=2, dollars_per_gpu_hour=3.0, peak_flops=1e14)
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from course_utils.paths import course_root
+from course_utils.base.paths import course_root
 
 ROOT = course_root()
 DOCKER, CLOUD = ROOT / "docker", ROOT / "labs" / "cloud"

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from course_utils.base.errors import CourseError
+from course_utils.base.paths import course_root
 from course_utils.data import catalog
 from course_utils.data.sources import KINDS
-from course_utils.errors import CourseError
-from course_utils.paths import course_root
 
 # Published with torchvision and, for the unpacked files, in many training frameworks.
 RAW_MD5 = {

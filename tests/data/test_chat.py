@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
+from course_utils.base.errors import CourseError
 from course_utils.data.chat import (
     END,
     SPECIAL,
@@ -18,10 +19,9 @@ from course_utils.data.chat import (
     messages_of,
     prompt_of,
     render_chat,
-    stream_chats,
 )
+from course_utils.data.chat_sets import stream_chats
 from course_utils.data.records import Account
-from course_utils.errors import CourseError
 from course_utils.tokenizer.fast import FastBPE
 
 TOKENIZER = FastBPE.train(["user assistant system hello what is how are you"] * 3, 300, SPECIAL)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from course_utils.base.errors import CourseError
 from course_utils.data import corpus as module
 from course_utils.data.corpus import (
     Corpus,
@@ -21,7 +22,6 @@ from course_utils.data.corpus import (
     open_corpus,
     sections,
 )
-from course_utils.errors import CourseError
 
 TEXTS = [f"document {i}: " + "x" * (i % 7) for i in range(300)]
 

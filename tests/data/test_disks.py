@@ -14,7 +14,7 @@ from standins import COMMIT, Course, FileServer
 TEXT = os.urandom(300_000)
 
 PRINT_ERROR = """
-from course_utils.errors import CourseError
+from course_utils.base.errors import CourseError
 try:
     store.find("big")
 except CourseError as error:

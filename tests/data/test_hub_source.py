@@ -13,8 +13,8 @@ from PIL import Image
 from pyarrow import parquet
 from standins import COMMIT, Course, FileServer
 
+from course_utils.base.errors import CourseError
 from course_utils.data import idx, store
-from course_utils.errors import CourseError
 
 TEXT = bytes(range(256)) * 1000
 REPO = "someone/stories"

@@ -12,8 +12,8 @@ import torch
 from standins import Course
 from test_catalog import RAW_MD5
 
+from course_utils.base.errors import CourseError
 from course_utils.data import idx, images, store
-from course_utils.errors import CourseError
 
 
 def test_mnist_is_whole_and_in_its_published_order() -> None:

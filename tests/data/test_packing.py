@@ -6,9 +6,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from course_utils.base.ignored import IGNORED
 from course_utils.data.packing import fill_rows, lay_end_to_end, next_tokens, pack
 from course_utils.models.gpt import GPT, GPTConfig
-from course_utils.models.gpt.loss import IGNORED
 
 documents = st.lists(st.lists(st.integers(1, 90), max_size=9), max_size=20)
 

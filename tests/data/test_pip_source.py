@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 from standins import Course, FileServer, entry_of
 
+from course_utils.base.errors import CourseError
 from course_utils.data import store
 from course_utils.data.files import FileEntry
 from course_utils.data.sources.base import SourceError
 from course_utils.data.sources.pip import Pip
-from course_utils.errors import CourseError
 
 TEXT = b"Once upon a time.\n" * 5000
 MEMBER = "tiny_stories_data/texts/stories.txt"

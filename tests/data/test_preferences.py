@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from course_utils.base.errors import CourseError
 from course_utils.data.catalog import load_catalog
-from course_utils.data.chat import stream_chats
+from course_utils.data.chat_sets import stream_chats
 from course_utils.data.preferences import Preference, preference_of, stream_preferences
 from course_utils.data.records import Account
 from course_utils.data.tasks import careless_answer, tasks_named
-from course_utils.errors import CourseError
 
 QUESTION = [{"role": "user", "content": "Hi?"}]
 EXPECTED = Preference(QUESTION, "Hello!", "Go away.")

@@ -7,13 +7,13 @@ import pytest
 import torch
 from standins import COMMIT, FileServer
 
+from course_utils.base.errors import CourseError
 from course_utils.data.chat import SPECIAL, TEMPLATE
-from course_utils.errors import CourseError
-from course_utils.models.gguf import convert_gguf, read_tokenizer
-from course_utils.models.gguf_writer import write_gguf
+from course_utils.exchange.gguf_reader import convert_gguf, read_tokenizer
+from course_utils.exchange.gguf_writer import write_gguf
+from course_utils.exchange.hf import to_hf
+from course_utils.exchange.pretrained import load_pretrained, pretrained_folder
 from course_utils.models.gpt import GPT, GPTConfig
-from course_utils.models.hf import to_hf
-from course_utils.models.pretrained import load_pretrained, pretrained_folder
 from course_utils.tokenizer.fast import FastBPE
 
 REPO = "someone/tiny"

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from standins import Course, FileServer
 
+from course_utils.base.errors import CourseError
 from course_utils.data import store, verification
-from course_utils.errors import CourseError
 
 TEXT = os.urandom(300_000)
 OTHER = b"the other file\n"

@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from course_utils.base.errors import CourseError
 from course_utils.data.tasks import (
     VerifiableTask,
     additions,
@@ -12,7 +13,6 @@ from course_utils.data.tasks import (
     reasoning_tasks,
     reminders,
 )
-from course_utils.errors import CourseError
 
 
 def numbers(task: VerifiableTask) -> tuple[int, int]:

@@ -11,11 +11,11 @@ import pytest
 from pyarrow import parquet
 from standins import COMMIT, Course, FileServer
 
+from course_utils.base.errors import CourseError
 from course_utils.data import store
 from course_utils.data.catalog import load_catalog
 from course_utils.data.records import Account, read_records
 from course_utils.data.text import load_documents, sample_text, stream_documents
-from course_utils.errors import CourseError
 
 STORIES = ["Once upon a time.", "Es war einmal.", "从前有一座山。"]
 REPO = "someone/stories"
@@ -147,7 +147,7 @@ def test_a_set_of_the_hub_is_streamed_row_by_row(hub: FileServer, tmp_path: Path
     hub.files[f"datasets/{REPO}/resolve/{COMMIT}/train.jsonl"] = text
     code = f"""
 from course_utils.data.text import load_documents
-from course_utils.errors import CourseError
+from course_utils.base.errors import CourseError
 found = load_documents("hf:{REPO}")
 print(len(found), found[0], found[-1])
 try:

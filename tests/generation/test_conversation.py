@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from course_utils.base.errors import CourseError
 from course_utils.data.chat import END, SPECIAL, prompt_of
 from course_utils.data.tasks import additions
-from course_utils.errors import CourseError
 from course_utils.generation.chat import Chat, complete, decoded
 from course_utils.generation.engine import generate
 from course_utils.generation.exam import Exam

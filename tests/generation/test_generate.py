@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from course_utils.errors import CourseError
+from course_utils.base.errors import CourseError
+from course_utils.exchange.hf import to_hf
 from course_utils.generation.engine import generate, stream
 from course_utils.generation.sampling import Sampling
 from course_utils.generation.speculative import accept_guesses, speculate
 from course_utils.models.gpt import GPT, GPTConfig
-from course_utils.models.hf import to_hf
 
 CONFIG = GPTConfig(
     vocab=37, d_model=32, n_layers=2, n_heads=4, n_kv_heads=2, head_dim=8, d_ff=48, context=64

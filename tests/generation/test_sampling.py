@@ -12,7 +12,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from course_utils.errors import CourseError
+from course_utils.base.errors import CourseError
 from course_utils.generation.sampling import (
     Sampling,
     filtered,

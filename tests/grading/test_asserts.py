@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from course_utils.grading import CheckFailure, assert_close, assert_equal
+from course_utils.exercises import CheckFailure, assert_close, assert_equal
 
 RIGHT = torch.tensor([1.0, 2.0, 3.0])
 

@@ -13,16 +13,16 @@ import torch
 from toy_exercises import COUNTER, MEAN
 from toy_library import mean_of_rows
 
-import course_utils.grading.check as check_module
-from course_utils.errors import CourseError
-from course_utils.grading import card, mutants
-from course_utils.grading.check import assess, check, verified
-from course_utils.grading.exercise import Mutant
-from course_utils.grading.feedback import misconception
-from course_utils.grading.judge import _frozen, judge, score
-from course_utils.grading.progress import Progress
-from course_utils.grading.stub import instructor_source, learner_source
-from course_utils.grading.timelimit import TimeUp, time_limit
+import course_utils.exercises.check as check_module
+from course_utils.base.errors import CourseError
+from course_utils.exercises import card, mutants, stub
+from course_utils.exercises.check import assess, check, verified
+from course_utils.exercises.exercise import Mutant
+from course_utils.exercises.feedback import misconception
+from course_utils.exercises.judge import _frozen, judge, score
+from course_utils.exercises.progress import Progress
+from course_utils.exercises.stub import instructor_source, learner_source
+from course_utils.exercises.timelimit import TimeUp, time_limit
 
 
 @pytest.fixture
@@ -72,8 +72,8 @@ def statuses(student):
 
 def test_the_reference_passes_and_the_blank_scores_nothing():
     assert score(MEAN, judge(MEAN, mean_of_rows)) == 4
-    assert score(MEAN, judge(MEAN, mutants.blank(MEAN))) == 0
-    assert statuses(mutants.blank(MEAN)) == ["not_attempted", "not_run"]
+    assert score(MEAN, judge(MEAN, stub.blank(MEAN))) == 0
+    assert statuses(stub.blank(MEAN)) == ["not_attempted", "not_run"]
 
 
 def test_partial_credit_is_an_equal_share_for_each_check():
@@ -160,7 +160,7 @@ def test_a_known_mistake_is_recognised_however_it_is_written():
 
 def test_an_unknown_mistake_gets_no_sentence():
     assert misconception(MEAN, judge(MEAN, lambda x, scale=1.0: x.mean(1) * scale + 1), 0) is None
-    assert misconception(MEAN, judge(MEAN, mutants.blank(MEAN)), 0) is None
+    assert misconception(MEAN, judge(MEAN, stub.blank(MEAN)), 0) is None
 
 
 def test_a_mistake_that_would_fail_where_the_learner_passed_is_not_named():
@@ -262,7 +262,7 @@ def test_hints_come_after_repeated_failures_of_different_versions(toy):
 
 
 def test_a_blank_is_no_attempt(toy):
-    check("toy.mean_of_rows", mutants.blank(MEAN))
+    check("toy.mean_of_rows", stub.blank(MEAN))
     assert Progress().standing("toy.mean_of_rows").attempts == 0
 
 

@@ -4,10 +4,10 @@ import math
 
 import pytest
 
-from course_utils.grading import mutants
-from course_utils.grading.exercise import all_exercises, find_exercise
-from course_utils.grading.feedback import alike, misconception
-from course_utils.grading.judge import judge, score
+from course_utils.exercises import mutants, stub
+from course_utils.exercises.exercise import all_exercises, find_exercise
+from course_utils.exercises.feedback import alike, misconception
+from course_utils.exercises.judge import judge, score
 
 EXERCISES = [exercise for _, exercise in all_exercises()]
 SEEDS = range(50)
@@ -39,7 +39,7 @@ def test_the_reference_passes_on_fifty_seeds(exercise):
 
 @each
 def test_the_blank_scores_zero(exercise):
-    assert score(exercise, judge(exercise, mutants.blank(exercise))) == 0
+    assert score(exercise, judge(exercise, stub.blank(exercise))) == 0
 
 
 @each

@@ -11,19 +11,19 @@ import pytest
 import torch
 from attacks.making import LESSON, notebook, put, references
 
+from course_utils.base.errors import CourseError
 from course_utils.cli import main
-from course_utils.errors import CourseError
-from course_utils.grading.autograde import workers
-from course_utils.grading.autograde.grade import _still_good
-from course_utils.grading.autograde.journal import Journal
-from course_utils.grading.autograde.plan import environment_digest, lesson_plan
-from course_utils.grading.autograde.records import ExerciseGrade, SubmissionGrade
-from course_utils.grading.autograde.run import Run, _lost, _unchanged, grade_folder
-from course_utils.grading.autograde.submission import Found
-from course_utils.grading.exercise import find_exercise
-from course_utils.grading.mutants import apply
-from course_utils.grading.sandbox import lockdown
-from course_utils.grading.sandbox.lockdown import Level
+from course_utils.exercises.exercise import find_exercise
+from course_utils.exercises.mutants import apply
+from course_utils.grader.autograde import workers
+from course_utils.grader.autograde.grade import _still_good
+from course_utils.grader.autograde.journal import Journal
+from course_utils.grader.autograde.plan import environment_digest, lesson_plan
+from course_utils.grader.autograde.records import ExerciseGrade, SubmissionGrade
+from course_utils.grader.autograde.run import Run, _lost, _unchanged, grade_folder
+from course_utils.grader.autograde.submission import Found
+from course_utils.grader.sandbox import lockdown
+from course_utils.grader.sandbox.lockdown import Level
 
 SIZE = 12
 
@@ -254,8 +254,8 @@ def test_the_summary_is_harmless(
         ],
         remarks=[f"{bad} is not a student's folder"],
     )
-    monkeypatch.setattr("course_utils.grading.autograde.run.grade_folder", lambda *a, **k: run)
-    monkeypatch.setattr("course_utils.grading.autograde.outputs.write_all", lambda *a: None)
+    monkeypatch.setattr("course_utils.grader.autograde.run.grade_folder", lambda *a, **k: run)
+    monkeypatch.setattr("course_utils.grader.autograde.outputs.write_all", lambda *a: None)
     assert main(["grade", str(tmp_path), "--out", str(tmp_path)]) == 1
     said = capsys.readouterr().out
     assert "\x1b" not in said

@@ -9,18 +9,18 @@ import torch
 import toy_library
 from toy_exercises import COUNTER, MEAN
 
-import course_utils.grading.mine as mine_module
-from course_utils.errors import CourseError
-from course_utils.grading.check import check, verified
-from course_utils.grading.exercise import all_exercises, find_exercise, lesson_files
-from course_utils.grading.mine import use_library, use_mine, use_mine_in_lab, using_mine
-from course_utils.grading.progress import Progress
-from course_utils.grading.stub import instructor_source
+import course_utils.exercises.mine as mine_module
+from course_utils.base.errors import CourseError
+from course_utils.exercises.check import check, verified
+from course_utils.exercises.exercise import all_exercises, find_exercise, lesson_files
+from course_utils.exercises.mine import use_library, use_mine, use_mine_in_lab, using_mine
+from course_utils.exercises.progress import Progress
+from course_utils.exercises.stub import instructor_source
 from course_utils.models.gpt import attention as attention_module
 from course_utils.models.gpt import model as model_module
 from course_utils.models.gpt import norm as norm_module
 from course_utils.models.gpt.config import GPTConfig
-from course_utils.training import optim
+from course_utils.training.parts import optim
 
 CONFIG = GPTConfig(
     vocab=17, d_model=8, n_layers=2, n_heads=2, n_kv_heads=1, head_dim=4, d_ff=12, context=16
@@ -241,7 +241,7 @@ def test_it_says_whose_code_is_in_use(toy, capsys, monkeypatch):
 
 def test_every_exercise_of_the_course_can_be_swapped_and_the_model_stays_right():
     """All solved with the instructor's cells; the GPT made of them equals transformers'."""
-    from course_utils.models.hf import to_hf
+    from course_utils.exchange.hf import to_hf
 
     for _, exercise in all_exercises():
         solve(exercise.id, instructor_source(exercise))

@@ -6,9 +6,8 @@ from dataclasses import replace
 from toy_exercises import MEAN
 
 from course_utils.cli import main
-from course_utils.grading import mutation
-from course_utils.grading.exercise import Mutant, lesson_exercises
-from course_utils.grading.mutation import MutationScore, mutation_scores, score_exercise
+from course_utils.exercises.exercise import Mutant, lesson_exercises
+from course_utils.exercises.mutation_score import MutationScore, mutation_scores, score_exercise
 
 
 def scored(monkeypatch, exercise) -> MutationScore:

@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from course_utils.grading.autograde.plan import _definitions, _exercise_digest, lesson_plan
-from course_utils.grading.autograde.submission import (
+from course_utils.exercises.exercise import lesson_exercises, lesson_files
+from course_utils.grader.autograde.plan import _definitions, _exercise_digest, lesson_plan
+from course_utils.grader.autograde.submission import (
     Found,
     Submission,
     Unreadable,
     find_submissions,
     read_submission,
 )
-from course_utils.grading.exercise import lesson_exercises, lesson_files
 
 PLAN = lesson_plan("03")  # with a question that a person marks
 NAME = PLAN.exercises[1].exercise.id

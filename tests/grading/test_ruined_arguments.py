@@ -11,10 +11,9 @@ import torch
 from torch import Tensor
 from toy_exercises import MEAN
 
-from course_utils.grading.exercise import Exercise, all_exercises
-from course_utils.grading.judge import CHANGED, judge, run_check, score
-from course_utils.grading.many import answers
-from course_utils.grading.untouched import Watched
+from course_utils.exercises.calls import Watched, answers
+from course_utils.exercises.exercise import Exercise, all_exercises
+from course_utils.exercises.judge import CHANGED, judge, run_check, score
 
 Undo = Callable[[], Any]
 

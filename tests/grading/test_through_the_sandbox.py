@@ -13,19 +13,19 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from course_utils.grading.autograde.borrowed import borrowed
-from course_utils.grading.exercise import Exercise, all_exercises, find_exercise
-from course_utils.grading.feedback import alike
-from course_utils.grading.judge import _warm_up, run_check
-from course_utils.grading.many import answers
-from course_utils.grading.mutants import apply, build
-from course_utils.grading.sandbox.frames import WireError, _pack, _unpack
-from course_utils.grading.sandbox.grader_values import GraderReader
-from course_utils.grading.sandbox.identity import Tensors
-from course_utils.grading.sandbox.proxy import Talk, _drawn_from
-from course_utils.grading.sandbox.session import Session, Zygote
-from course_utils.grading.sandbox.values import MAX_ITEMS, Reader
-from course_utils.grading.timelimit import time_limit
+from course_utils.exercises.calls import answers
+from course_utils.exercises.exercise import Exercise, all_exercises, find_exercise
+from course_utils.exercises.feedback import alike
+from course_utils.exercises.judge import _warm_up, run_check
+from course_utils.exercises.mutants import apply, build
+from course_utils.exercises.timelimit import time_limit
+from course_utils.grader.autograde.borrowed import borrowed
+from course_utils.grader.sandbox.frames import WireError, _pack, _unpack
+from course_utils.grader.sandbox.grader_values import GraderReader
+from course_utils.grader.sandbox.identity import Tensors
+from course_utils.grader.sandbox.proxy import Talk, _drawn_from
+from course_utils.grader.sandbox.session import Session, Zygote
+from course_utils.grader.sandbox.values import MAX_ITEMS, Reader
 
 # Gradients, lists and dictionaries, models and optimisers that are given, modules that come back,
 # weights that the check sets, generators, caches, tokenizers, functions, classes of the check's.
@@ -178,7 +178,7 @@ def test_many_answers_are_those_of_call_after_call(zygote: Zygote) -> None:
 def test_too_few_answers_end_the_conversation(zygote: Zygote) -> None:
     session = Session(zygote)
     source = (
-        "from course_utils.grading.sandbox.child import Child\n"
+        "from course_utils.grader.sandbox.child import Child\n"
         "Child.op_calls = lambda self, message, reader: [0]\n"
         "def same(x):\n    return x\n"
     )

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from course_utils.errors import CourseError
-from course_utils.paths import course_root, runs_dir
-from course_utils.recipes import load_recipe
-from course_utils.training.language_run import load_base, load_language_model
-from course_utils.training.trainer import Trainer
+from course_utils.base.errors import CourseError
+from course_utils.base.paths import course_root, runs_dir
+from course_utils.training.lab.language_run import load_base, load_language_model
+from course_utils.training.lab.recipes import load_recipe
+from course_utils.training.loop.trainer import Trainer
 
 LABS = course_root() / "labs"
 SHORT = ("--steps", "2", "--evaluations", "1", "--checkpoints", "1", "--precision", "no")

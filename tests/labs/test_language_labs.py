@@ -15,17 +15,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from course_utils.errors import CourseError
+from course_utils.base.errors import CourseError
+from course_utils.base.paths import course_root
+from course_utils.exchange.adapters import load_adapter
+from course_utils.exercises.progress import Progress
 from course_utils.generation.chat import Chat
 from course_utils.generation.engine import generate
-from course_utils.grading.progress import Progress
-from course_utils.models.adapters import load_adapter
-from course_utils.paths import course_root
-from course_utils.recipes import load_recipe
-from course_utils.training.before_after import before_and_after
-from course_utils.training.lab import gpt_config
-from course_utils.training.language_run import export_adapter, export_to_hf, load_language_model
-from course_utils.training.samples import read_samples
+from course_utils.training.lab.before_after import before_and_after
+from course_utils.training.lab.language_lab import gpt_config
+from course_utils.training.lab.language_run import export_adapter, export_to_hf, load_language_model
+from course_utils.training.lab.recipes import load_recipe
+from course_utils.training.tasks.samples import read_samples
 
 LABS = course_root() / "labs"
 FP32 = ("--precision", "no")  # bf16 rounds each process's share of the gradient to three digits
@@ -33,7 +33,7 @@ FP32 = ("--precision", "no")  # bf16 rounds each process's share of the gradient
 # Runs a lab, and takes the machine away at step 17, between two checkpoints.
 KILLED = """
 import os, runpy, signal, sys
-from course_utils.training.language_task import LanguageTask
+from course_utils.training.tasks.language import LanguageTask
 
 make_batch = LanguageTask.batch
 
@@ -230,7 +230,7 @@ def test_an_export_for_llama_cpp_is_the_same_model(world: World, tmp_path: Path)
     from gguf import GGUFReader
 
     from course_utils.cli import main
-    from course_utils.models.gguf_writer import gguf_state
+    from course_utils.exchange.gguf_writer import gguf_state
 
     sizes = {}
     for precision in ("f32", "q8_0"):

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from course_utils.paths import course_root
+from course_utils.base.paths import course_root
 
 LABS = course_root() / "labs"
 LAUNCH = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch"]
@@ -29,7 +29,7 @@ ENGINES = {
 # Runs the lab; process 1 is taken away at step 25, once.
 LOSES_A_WORKER = f"""
 import os, pathlib, runpy, signal, sys
-from course_utils.training.image_task import ImageTask
+from course_utils.training.tasks.images import ImageTask
 
 make_batch, lost = ImageTask.batch, pathlib.Path(os.environ["COURSE_RUNS_DIR"], "lost")
 

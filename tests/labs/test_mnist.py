@@ -15,12 +15,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from course_utils.base.errors import CourseError
+from course_utils.base.paths import course_root
 from course_utils.data.images import load_images
-from course_utils.errors import CourseError
 from course_utils.models.cnn import SmallCNN
-from course_utils.paths import course_root
-from course_utils.recipes import load_recipe
-from course_utils.training.image_task import ImageTask
+from course_utils.training.lab.recipes import load_recipe
+from course_utils.training.tasks.images import ImageTask
 
 LABS = course_root() / "labs"
 MNIST = LABS / "mnist.py"
@@ -30,7 +30,7 @@ SMOKE = ("--recipe", "mnist-smoke", "--precision", "no")
 # Runs the lab, and takes the machine away at step 25, between the checkpoints at 20 and 30.
 KILLED_LAB = f"""
 import os, runpy, signal, sys
-from course_utils.training.image_task import ImageTask
+from course_utils.training.tasks.images import ImageTask
 
 make_batch = ImageTask.batch
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from course_utils.paths import course_root
-from course_utils.training.language_run import export_to_hf, load_language_model
+from course_utils.base.paths import course_root
+from course_utils.training.lab.language_run import export_to_hf, load_language_model
 
 LAB = course_root() / "labs" / "pretrain.py"
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from course_utils.paths import course_root
-from course_utils.training.language_run import is_chat_model, load_language_model
+from course_utils.base.paths import course_root
+from course_utils.training.lab.language_run import is_chat_model, load_language_model
 
 LABS = course_root() / "labs"
 

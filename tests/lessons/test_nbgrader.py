@@ -11,7 +11,7 @@ import pytest
 from course_utils.authoring.build import build, serialise
 from course_utils.authoring.execute import kernel_environment
 from course_utils.authoring.lesson import find_lesson
-from course_utils.paths import course_root
+from course_utils.base.paths import course_root
 
 ASSIGNMENT = "02_mnist_cnn"
 

@@ -6,8 +6,8 @@ import pytest
 from course_utils.authoring.build import build, learner_path, own_work
 from course_utils.authoring.execute import execute
 from course_utils.authoring.lesson import find_lesson, lesson_sources
-from course_utils.grading.exercise import find_exercise, lesson_exercises
-from course_utils.grading.notebook import check_notebook
+from course_utils.exercises.exercise import find_exercise, lesson_exercises
+from course_utils.exercises.notebook import check_notebook
 
 NUMBERS = list(lesson_sources())
 each = pytest.mark.parametrize("number", NUMBERS)
@@ -68,7 +68,7 @@ def test_course_check_gives_the_solved_lesson_full_marks(number):
 @each
 def test_a_known_mistake_in_the_notebook_gets_its_sentence(number):
     """The first exercise of each lesson, answered with each of its mutants."""
-    from course_utils.grading.mutants import apply
+    from course_utils.exercises.mutants import apply
 
     exercise = find_exercise(find_lesson(number).exercise_ids[0])
     for mutant in exercise.mutants:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from course_utils.models.confusion import confusion_matrix
+from course_utils.models.metrics import confusion_matrix
 
 
 @pytest.mark.parametrize("classes", [1, 2, 10, 26])

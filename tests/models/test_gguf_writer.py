@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
+from course_utils.base.errors import CourseError
 from course_utils.data.chat import END, END_OF_TEXT, SPECIAL, TEMPLATE, render_chat
 from course_utils.data.text import sample_text
-from course_utils.errors import CourseError
-from course_utils.models.gguf_writer import BLOCK, PRECISIONS, gguf_state, write_gguf
+from course_utils.exchange.gguf_writer import BLOCK, PRECISIONS, gguf_state, write_gguf
+from course_utils.exchange.hf import hf_config
 from course_utils.models.gpt import GPT, GPTConfig, YaRN
-from course_utils.models.hf import hf_config
 from course_utils.tokenizer.fast import FastBPE
 
 # Heads of 128 are what transformers takes for granted in a qwen3's file.

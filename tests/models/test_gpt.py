@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 from transformers import AutoConfig
 
-from course_utils.errors import CourseError
+from course_utils.base.errors import CourseError
+from course_utils.exchange.hf import from_hf, hf_config, our_config, to_hf
 from course_utils.models.gpt import (
     GPT,
     PRESETS,
@@ -24,7 +25,6 @@ from course_utils.models.gpt import (
     rotate,
     rotation_tables,
 )
-from course_utils.models.hf import from_hf, hf_config, our_config, to_hf
 
 SMALL = GPTConfig(
     vocab=97, d_model=48, n_layers=2, n_heads=4, n_kv_heads=2, head_dim=16, d_ff=80, context=64

@@ -9,11 +9,11 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 
-from course_utils.errors import CourseError
+from course_utils.base.errors import CourseError
+from course_utils.exchange.adapters import load_adapter, save_adapter
+from course_utils.exchange.hf import from_hf, to_hf
 from course_utils.models import lora
-from course_utils.models.adapters import load_adapter, save_adapter
 from course_utils.models.gpt import GPT, GPTConfig
-from course_utils.models.hf import from_hf, to_hf
 from course_utils.models.lora import LoRAConfig, LoRALinear, inject, matches
 from course_utils.models.quant import QuantizedLinear, dequantize_linears, quantize_linears
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from course_utils.models.memory import parameter_bytes
+from course_utils.models.metrics import parameter_bytes
 
 
 @pytest.mark.parametrize(

@@ -9,14 +9,14 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from course_utils.errors import CourseError
+from course_utils.base.errors import CourseError
+from course_utils.exchange.hf import from_hf, to_hf
 from course_utils.generation.engine import generate
 from course_utils.generation.fused import FusedGPT
 from course_utils.generation.sampling import Sampling
 from course_utils.models.gpt import GPT, GPTConfig, KVCache, SwiGLU
 from course_utils.models.gpt.moe import MoE, balance_loss, balance_term, route, sort_by_expert
-from course_utils.models.hf import from_hf, to_hf
-from course_utils.training.muon import MuonAdamW, muon_groups
+from course_utils.training.parts.muon import MuonAdamW, muon_groups
 
 SMALL = GPTConfig(
     vocab=41, d_model=32, n_layers=2, n_heads=4, n_kv_heads=2, head_dim=8, d_ff=24, context=32,

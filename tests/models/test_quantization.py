@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from course_utils.errors import CourseError
+from course_utils.base.errors import CourseError
 from course_utils.models.gpt import GPT, GPTConfig
 from course_utils.models.quant import (
     QuantizedLinear,
@@ -321,7 +321,7 @@ def test_nothing_is_replaced_when_something_does_not_fit() -> None:
 def test_a_model_of_transformers() -> None:
     from transformers import AutoModelForCausalLM
 
-    from course_utils.models.hf import hf_config
+    from course_utils.exchange.hf import hf_config
 
     theirs = AutoModelForCausalLM.from_config(hf_config(SMALL)).eval()
     tokens = torch.randint(50, (1, 9), generator=torch.Generator().manual_seed(0))

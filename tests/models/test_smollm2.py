@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from course_utils.data.chat import prompt_of
+from course_utils.exchange.pretrained import load_pretrained, pretrained_folder
 from course_utils.generation.chat import Chat
 from course_utils.generation.fused import FusedGPT
-from course_utils.models.pretrained import load_pretrained, pretrained_folder
 
 
 @pytest.mark.skipif("COURSE_OFFLINE" in os.environ, reason="it is fetched with pip")

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from made_records import class_records
 
-from course_utils.grading.autograde.outputs import gradebook
-from course_utils.grading.autograde.outputs.lessons import released
-from course_utils.grading.autograde.records import SubmissionGrade
+from course_utils.grader.autograde.outputs import gradebook
+from course_utils.grader.autograde.outputs.lessons import released
+from course_utils.grader.autograde.records import SubmissionGrade
 
 
 @pytest.fixture(scope="session")

@@ -4,17 +4,17 @@ from functools import cache
 
 import nbformat
 
-from course_utils.grading import card, mutants
-from course_utils.grading.autograde import simulated
-from course_utils.grading.autograde.records import (
-    Answer,
+from course_utils.exercises import card, mutants
+from course_utils.exercises.exercise import Exercise, find_exercise
+from course_utils.exercises.feedback import misconception
+from course_utils.exercises.judge import judge, score
+from course_utils.grader.autograde import simulated
+from course_utils.grader.autograde.records import (
     CheckGrade,
     ExerciseGrade,
     SubmissionGrade,
+    WrittenAnswer,
 )
-from course_utils.grading.exercise import Exercise, find_exercise
-from course_utils.grading.feedback import misconception
-from course_utils.grading.judge import judge, score
 
 
 def class_records(count: int, lessons: tuple[str, ...]) -> list[SubmissionGrade]:
@@ -34,7 +34,7 @@ def record_of(made: simulated.Submission) -> SubmissionGrade:
         if cell.metadata.get("course", {}).get("role") == "solution"
     }
     answers = tuple(
-        Answer(
+        WrittenAnswer(
             question=cell.metadata.course["question"],
             text=cell.source,
             max_score=float(cell.metadata.nbgrader["points"]),

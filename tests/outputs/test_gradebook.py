@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from course_utils.errors import CourseError
-from course_utils.grading.autograde.outputs import gradebook, standing, write_all
-from course_utils.grading.autograde.outputs.lessons import released
-from course_utils.grading.autograde.records import Answer
+from course_utils.base.errors import CourseError
+from course_utils.grader.autograde.outputs import gradebook, standing, write_all
+from course_utils.grader.autograde.outputs.lessons import released
+from course_utils.grader.autograde.records import WrittenAnswer
 
 LESSON, QUESTION = "03_training_well", "training-batch-size"
 
@@ -40,7 +40,7 @@ def nbgrader(out: Path, *arguments: str) -> None:
 
 def with_answer(records, text):
     """The class, its first student's answer to lesson 03's question being `text`."""
-    answer = Answer(question="training.batch_size", text=text, max_score=3.0)
+    answer = WrittenAnswer(question="training.batch_size", text=text, max_score=3.0)
     who = next(record for record in records if record.lesson == LESSON)
     changed = replace(who, answers=(answer,))
     return [changed if record is who else record for record in records], who.student
@@ -69,7 +69,7 @@ def test_what_formgrader_shows(records, out):
     from nbgrader.apps.api import NbGraderAPI
     from traitlets.config import Config
 
-    from course_utils.grading.autograde.outputs.autograded import path
+    from course_utils.grader.autograde.outputs.autograded import path
 
     config = Config()
     config.CourseDirectory.root = str(out)
@@ -84,7 +84,7 @@ def test_what_formgrader_shows(records, out):
 def test_the_notebooks_are_the_released_ones_with_what_was_handed_in(records):
     import nbformat
 
-    from course_utils.grading.autograde.outputs import autograded
+    from course_utils.grader.autograde.outputs import autograded
 
     records, student = with_answer(records, "An <b>answer</b>.")
     record = next(r for r in records if (r.student, r.lesson) == (student, LESSON))

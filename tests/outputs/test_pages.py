@@ -8,19 +8,19 @@ from html.parser import HTMLParser
 
 import pytest
 
-from course_utils.grading.autograde.outputs import plain, write_all
-from course_utils.grading.autograde.outputs import statistics as stats
-from course_utils.grading.autograde.outputs.class_report import report
-from course_utils.grading.autograde.outputs.feedback_page import feedback
-from course_utils.grading.autograde.outputs.pictures import histogram
-from course_utils.grading.autograde.outputs.similarity import Group
-from course_utils.grading.autograde.records import (
-    Answer,
+from course_utils.exercises.exercise import find_exercise
+from course_utils.grader.autograde.outputs import plain, write_all
+from course_utils.grader.autograde.outputs import statistics as stats
+from course_utils.grader.autograde.outputs.class_report import report
+from course_utils.grader.autograde.outputs.feedback_page import feedback
+from course_utils.grader.autograde.outputs.pictures import histogram
+from course_utils.grader.autograde.outputs.similarity import Group
+from course_utils.grader.autograde.records import (
     CheckGrade,
     ExerciseGrade,
     SubmissionGrade,
+    WrittenAnswer,
 )
-from course_utils.grading.exercise import find_exercise
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -112,7 +112,7 @@ def hostile_record(text: str) -> SubmissionGrade:
     return SubmissionGrade(
         student=text, lesson="00_start_here", status="graded", problem=text, notes=(text,),
         exercises=(exercise, known), sandbox=text, timestamp=text,
-        answers=(Answer(question=text, text=text, max_score=1.0),),
+        answers=(WrittenAnswer(question=text, text=text, max_score=1.0),),
     )  # fmt: skip
 
 
@@ -243,7 +243,7 @@ def test_equal_records_give_equal_files(records, out, tmp_path):
 
 
 def test_a_disk_that_is_full_leaves_what_was_there(records, out, monkeypatch):
-    from course_utils.errors import CourseError
+    from course_utils.base.errors import CourseError
 
     write_all(out, records)
     before = (out / "report.html").read_bytes()

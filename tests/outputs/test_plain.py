@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from course_utils.grading.autograde.outputs import plain
+from course_utils.grader.autograde.outputs import plain
 
 anything = st.text(st.characters(codec=None))  # lone surrogates and NULs too
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-from course_utils.grading.autograde.outputs.lessons import known_sources
-from course_utils.grading.autograde.outputs.similarity import groups, tokens
-from course_utils.grading.autograde.records import ExerciseGrade, SubmissionGrade
-from course_utils.grading.exercise import find_exercise
+from course_utils.exercises.exercise import find_exercise
+from course_utils.grader.autograde.outputs.lessons import known_sources
+from course_utils.grader.autograde.outputs.similarity import groups, tokens
+from course_utils.grader.autograde.records import ExerciseGrade, SubmissionGrade
 
 # A right answer that is not the library's.
 OWN = """

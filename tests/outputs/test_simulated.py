@@ -4,10 +4,10 @@ import json
 
 from made_records import record_of
 
-from course_utils.grading.autograde.outputs.lessons import known_sources
-from course_utils.grading.autograde.outputs.similarity import groups
-from course_utils.grading.autograde.simulated import make_class, write
-from course_utils.grading.exercise import find_exercise
+from course_utils.exercises.exercise import find_exercise
+from course_utils.grader.autograde.outputs.lessons import known_sources
+from course_utils.grader.autograde.outputs.similarity import groups
+from course_utils.grader.autograde.simulated import make_class, write
 
 
 def test_the_same_class_every_time():

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from course_utils.cli import main
-from course_utils.grading.autograde import simulated
+from course_utils.grader.autograde import simulated
 
 SEED = 77
 

@@ -3,9 +3,9 @@
 import csv
 from dataclasses import replace
 
-from course_utils.grading.autograde.outputs import tables
-from course_utils.grading.autograde.outputs.standing import Name, Standing
-from course_utils.grading.autograde.records import Answer, ExerciseGrade, SubmissionGrade
+from course_utils.grader.autograde.outputs import tables
+from course_utils.grader.autograde.outputs.standing import Name, Standing
+from course_utils.grader.autograde.records import ExerciseGrade, SubmissionGrade, WrittenAnswer
 
 
 def exercise(status="passed", score=3.0):
@@ -25,7 +25,7 @@ def rows(text: str) -> list[list[str]]:
 
 
 def test_grades_are_sorted_and_complete():
-    answer = Answer(question="training.batch_size", text="…", max_score=3.0)
+    answer = WrittenAnswer(question="training.batch_size", text="…", max_score=3.0)
     class_ = [
         graded("eve", exercise("crashed", 0.0)),
         graded("ada", exercise("partial", 1.5), lesson="03_training_well", answers=(answer,)),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from course_utils.errors import CourseError
+from course_utils.base.errors import CourseError
 from course_utils.parallel.labs import launch_lab
 from course_utils.parallel.memory import ENGINES
 

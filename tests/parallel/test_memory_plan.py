@@ -15,7 +15,7 @@ from course_utils.parallel.memory import (
     plan,
     traffic_per_step,
 )
-from course_utils.training.recompute import recomputing
+from course_utils.training.loop.recompute import recomputing
 
 
 def test_the_figures_of_the_paper():

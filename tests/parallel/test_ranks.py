@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from course_utils.errors import CourseError
+from course_utils.base.errors import CourseError
 from course_utils.parallel.collectives import (
     all_gather,
     all_reduce,

@@ -5,8 +5,8 @@ import threading
 import pytest
 import torch
 
-from course_utils.errors import CourseError
-from course_utils.grading.timelimit import TimeUp, time_limit
+from course_utils.base.errors import CourseError
+from course_utils.exercises.timelimit import TimeUp, time_limit
 from course_utils.parallel.link import LinkError
 from course_utils.parallel.simulate import collective, simulate
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from course_utils.errors import CourseError
+from course_utils.base.errors import CourseError
 from course_utils.generation.engine import generate
 from course_utils.generation.sampling import Sampling
 from course_utils.serving.engine import Closed, Engine, Full, Job, Piece

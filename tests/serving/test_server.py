@@ -21,10 +21,10 @@ import pytest
 from openai import OpenAI
 from toy_speaker import make_model
 
+from course_utils.base.errors import CourseError
+from course_utils.base.paths import course_root
 from course_utils.data.chat import SPECIAL, prompt_of
-from course_utils.errors import CourseError
-from course_utils.models.hf import to_hf
-from course_utils.paths import course_root
+from course_utils.exchange.hf import to_hf
 from course_utils.serving.app import TOKENS_AROUND, make_app
 from course_utils.serving.engine import Answer, Engine, Job, Piece
 from course_utils.serving.model import Speaker

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from course_utils.errors import CourseError
-from course_utils.paths import course_root
+from course_utils.base.errors import CourseError
+from course_utils.base.paths import course_root
 from course_utils.tokenizer.bpe import (
     BPE,
     apply_merges,

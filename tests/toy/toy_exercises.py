@@ -3,7 +3,7 @@
 import torch
 from toy_library import Counter, mean_of_rows, random_rows
 
-from course_utils.grading import Exercise, Mutant, assert_close, assert_equal
+from course_utils.exercises import Exercise, Mutant, assert_close, assert_equal
 
 
 def equals_torch(student, rng):

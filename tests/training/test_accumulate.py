@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from course_utils.training.accumulate import accumulate
+from course_utils.training.parts.accumulate import accumulate
 
 
 @pytest.mark.parametrize("sizes", [[12], [4, 4, 4], [1, 8, 3], [11, 1]])

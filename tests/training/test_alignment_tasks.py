@@ -24,20 +24,20 @@ from course_utils.alignment.answers import (
 from course_utils.alignment.drift import Drift
 from course_utils.alignment.pairs import answer_log_probs, own_preferences, pairs_of, split
 from course_utils.alignment.reinforcement import group_advantages, grpo_loss
+from course_utils.base.errors import CourseError
 from course_utils.data.chat import SPECIAL, prompt_of
 from course_utils.data.preferences import Preference
 from course_utils.data.tasks import VerifiableTask, additions
-from course_utils.errors import CourseError
 from course_utils.generation.exam import Exam
 from course_utils.models.gpt import GPT, IGNORED, GPTConfig
 from course_utils.tokenizer.fast import FastBPE
-from course_utils.training.callbacks import Callback
 from course_utils.training.config import TrainConfig
-from course_utils.training.corpora import chat_corpus
-from course_utils.training.distillation_task import DistillationTask
-from course_utils.training.group_task import GroupTask, RolloutLog, read_rollouts
-from course_utils.training.preference_task import PreferenceTask
-from course_utils.training.trainer import Trainer
+from course_utils.training.loop.callbacks import Callback
+from course_utils.training.loop.trainer import Trainer
+from course_utils.training.tasks.corpora import chat_corpus
+from course_utils.training.tasks.distillation import DistillationTask
+from course_utils.training.tasks.groups import GroupTask, RolloutLog, read_rollouts
+from course_utils.training.tasks.preferences import PreferenceTask
 
 TIMES = ("elapsed_s", "answers_per_s", "mfu")
 LONGEST = 4

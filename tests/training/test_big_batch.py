@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from toy_training import Toy, in_processes, toy_model, toy_trainer, trace, train
 
-from course_utils.errors import CourseError
-from course_utils.training.callbacks import Callback
-from course_utils.training.schedule import warmup_cosine
+from course_utils.base.errors import CourseError
+from course_utils.training.loop.callbacks import Callback
+from course_utils.training.parts.schedule import warmup_cosine
 
 
 def weights_after(runs: Path, **settings: Any) -> Tensor:

@@ -15,10 +15,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from toy_training import in_processes, toy_model, toy_trainer, trace, train
 
-from course_utils.errors import CourseError
-from course_utils.training import rng, snapshots
-from course_utils.training.checkpoint import load_run
-from course_utils.training.weights import load_weights, save_weights
+from course_utils.base.errors import CourseError
+from course_utils.training.engines.weights import load_weights, save_weights
+from course_utils.training.storage import rng, snapshots
+from course_utils.training.storage.checkpoint import load_run
 
 # ------------------------------------------------------------------ damage
 

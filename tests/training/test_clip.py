@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from course_utils.training.clip import clip_grad_norm
+from course_utils.training.parts.clip import clip_grad_norm
 
 
 def parameters(scale: float = 1.0, dtype: torch.dtype = torch.float32) -> list[nn.Parameter]:

@@ -5,8 +5,8 @@ import torch
 from torch.nn import functional as F
 
 from course_utils.models.gpt.attention import causal_mask
-from course_utils.training import cpu_attention
-from course_utils.training.cpu_attention import StoredScores, attend_storing_scores
+from course_utils.training.loop import cpu_attention
+from course_utils.training.loop.cpu_attention import StoredScores, attend_storing_scores
 
 DOCUMENTS = torch.tensor([[0, 0, 0, 1, 1, 2, 2], [0, 1, 1, 1, 1, 1, 1]])
 TOGETHER = DOCUMENTS[:, None, :, None] == DOCUMENTS[:, None, None, :]

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from course_utils.errors import CourseError
-from course_utils.training.data_order import global_batch, part_of, shuffled, steps_per_epoch
+from course_utils.base.errors import CourseError
+from course_utils.training.parts.data_order import global_batch, part_of, shuffled, steps_per_epoch
 
 
 def test_an_epoch_shows_every_example_once_and_drops_the_ragged_end() -> None:

@@ -10,14 +10,14 @@ import pytest
 import torch
 from toy_training import Toy, in_processes, toy_trainer, trace
 
-from course_utils.errors import CourseError
+from course_utils.base.errors import CourseError
 from course_utils.models import lora
 from course_utils.models.gpt import GPT, GPTConfig
 from course_utils.models.lora import LoRAConfig
 from course_utils.models.quant import quantize_linears
-from course_utils.training.callbacks import Callback, StopAfter
-from course_utils.training.checkpoint import load_run
-from course_utils.training.muon import MuonAdamW, muon_groups
+from course_utils.training.loop.callbacks import Callback, StopAfter
+from course_utils.training.parts.muon import MuonAdamW, muon_groups
+from course_utils.training.storage.checkpoint import load_run
 
 # The settings with which `accelerate launch` starts its processes.
 LAUNCHED_WITH: dict[str, dict[str, str]] = {
@@ -218,7 +218,7 @@ class DeepSpeedCPUAdam:
 
 
 def test_an_offloaded_optimisers_count_is_a_number_there_and_a_tensor_in_files() -> None:
-    from course_utils.training.engines.zero import ZeroEngine
+    from course_utils.training.engines.deepspeed import ZeroEngine
 
     engine, part = object.__new__(ZeroEngine), torch.zeros(3)
     engine._zero = SimpleNamespace(optimizer=DeepSpeedCPUAdam())

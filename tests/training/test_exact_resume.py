@@ -11,8 +11,8 @@ import pytest
 import torch
 from toy_training import in_processes, trace, train
 
-from course_utils.training import checkpoint, snapshots
-from course_utils.training.callbacks import Callback
+from course_utils.training.loop.callbacks import Callback
+from course_utils.training.storage import checkpoint, snapshots
 
 SETTINGS: dict[str, Any] = {"dropout": 0.3, "masked": True, "save_every": 2, "eval_every": 3}
 

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from course_utils.training import hospital
-from course_utils.training.diagnosis import DIAGNOSES, diagnose
+from course_utils.training.lab import hospital
+from course_utils.training.parts.diagnosis import DIAGNOSES, diagnose
 
 
 def test_every_illness_has_patients_and_every_patient_a_known_one() -> None:

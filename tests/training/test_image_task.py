@@ -7,10 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from course_utils.base.errors import CourseError
 from course_utils.data.images import ImageSet
-from course_utils.errors import CourseError
-from course_utils.training import image_task
-from course_utils.training.image_task import ImageTask, random_shifts, shift
+from course_utils.training.tasks.images import ImageTask, random_shifts, shift
 
 N, N_HELD_OUT, SIDE = 50, 23, 6
 

@@ -8,17 +8,22 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from course_utils.base.errors import CourseError
+from course_utils.base.ignored import IGNORED
 from course_utils.data.chat import SPECIAL
 from course_utils.data.text import sample_text
-from course_utils.errors import CourseError
 from course_utils.models.gpt import GPT, PRESETS
-from course_utils.models.gpt.loss import IGNORED
 from course_utils.models.metrics import bits_per_byte
 from course_utils.tokenizer.fast import FastBPE
-from course_utils.training.corpora import chat_corpus, text_corpus, tokenizer_for, tokenizer_path
-from course_utils.training.flops import training_flops_per_token
-from course_utils.training.language_task import ChatTask, CorpusTask, bytes_of_tokens
-from course_utils.training.throughput import training_flops_per_item
+from course_utils.training.loop.throughput import training_flops_per_item
+from course_utils.training.parts.flops import training_flops_per_token
+from course_utils.training.tasks.corpora import (
+    chat_corpus,
+    text_corpus,
+    tokenizer_for,
+    tokenizer_path,
+)
+from course_utils.training.tasks.language import ChatTask, CorpusTask, bytes_of_tokens
 
 CONTEXT = 24
 

@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from course_utils.doctor.machine import Cpu
-from course_utils.paths import course_root
-from course_utils.training import launch
-from course_utils.training.launch import native_precision
+from course_utils.base.machine import Cpu
+from course_utils.base.paths import course_root
+from course_utils.models.autocast import native_precision
+from course_utils.training.engines import launch
 
 CONFIGURATIONS = course_root() / "labs" / "accelerate"
 LAUNCH = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch"]
 LAB = """
-from course_utils.recipes import run_lab
-from course_utils.training.launch import refuse_missing_gpu
+from course_utils.training.lab.recipes import run_lab
+from course_utils.training.engines.launch import refuse_missing_gpu
 run_lab(lambda argv: (refuse_missing_gpu(), print("work starts")))
 """
 

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from course_utils.training.loss_scale import LossScaler
+from course_utils.training.parts.loss_scale import LossScaler
 
 DAMAGE = st.sampled_from(["", "", "", "inf", "-inf", "nan"])
 

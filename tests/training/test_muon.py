@@ -9,7 +9,7 @@ from torch import nn
 from toy_training import toy_model, toy_trainer, trace
 
 from course_utils.models.gpt import GPT, GPTConfig
-from course_utils.training.muon import QUINTIC, MuonAdamW, muon_groups, newton_schulz
+from course_utils.training.parts.muon import QUINTIC, MuonAdamW, muon_groups, newton_schulz
 
 SMALL = GPTConfig(
     vocab=31, d_model=24, n_layers=2, n_heads=2, n_kv_heads=1, head_dim=12, d_ff=40, context=16

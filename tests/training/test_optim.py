@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from course_utils.training.optim import SGD, AdamW, adamw, sgd_momentum
+from course_utils.training.parts.optim import SGD, AdamW, adamw, sgd_momentum
 
 
 def train(

@@ -8,17 +8,17 @@ import pytest
 import torch
 from toy_training import in_processes, toy_model, toy_trainer, trace, train
 
-from course_utils.errors import CourseError
-from course_utils.measure import peak_megabytes
+from course_utils.base.errors import CourseError
+from course_utils.base.measure import peak_megabytes
 from course_utils.models.gpt import GPT, PRESETS
-from course_utils.training import precision
-from course_utils.training.callbacks import Callback
 from course_utils.training.config import TrainConfig
-from course_utils.training.cpu_attention import StoredScores
-from course_utils.training.data_order import global_batch, part_of
-from course_utils.training.precision import check_precision
-from course_utils.training.recompute import recomputing
-from course_utils.training.trainer import Trainer
+from course_utils.training.engines import precision
+from course_utils.training.engines.precision import check_precision
+from course_utils.training.loop.callbacks import Callback
+from course_utils.training.loop.cpu_attention import StoredScores
+from course_utils.training.loop.recompute import recomputing
+from course_utils.training.loop.trainer import Trainer
+from course_utils.training.parts.data_order import global_batch, part_of
 
 SHAPE = replace(PRESETS["nano"], vocab=64, d_model=32, n_layers=3, n_heads=2, n_kv_heads=1,
                 head_dim=16, d_ff=64, context=32)  # fmt: skip

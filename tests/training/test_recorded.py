@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from course_utils.errors import CourseError
-from course_utils.paths import course_root
-from course_utils.training import recorded as module
-from course_utils.training.recorded import record, recorded
+from course_utils.base.errors import CourseError
+from course_utils.base.paths import course_root
+from course_utils.training.lab import recorded as module
+from course_utils.training.lab.recorded import record, recorded
 
 
 @pytest.fixture

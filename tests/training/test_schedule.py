@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from course_utils.training.schedule import warmup_cosine
+from course_utils.training.parts.schedule import warmup_cosine
 
 
 @pytest.mark.parametrize("floor", [0.0, 0.1, 1.0])

@@ -2,7 +2,7 @@
 
 import torch
 
-from course_utils.training.seeding import seeded_normal
+from course_utils.training.parts.seeding import seeded_normal
 
 
 def test_depends_on_the_seed_alone():

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from course_utils.training import snapshots
+from course_utils.training.storage import snapshots
 
 
 def write(root: Path, step: int, keep: int = 2) -> Path:

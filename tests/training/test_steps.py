@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from course_utils.training.steps import evaluate, overfit_one_batch, training_step
+from course_utils.training.parts.basic_loop import evaluate, overfit_one_batch, training_step
 
 
 def network(seed: int = 0) -> nn.Sequential:

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from toy_training import BATCH, Toy, in_processes, toy_model, trace, train
 
-from course_utils.training.callbacks import Callback
 from course_utils.training.config import TrainConfig
-from course_utils.training.trainer import Trainer
+from course_utils.training.loop.callbacks import Callback
+from course_utils.training.loop.trainer import Trainer
 
 ROOT = Path(__file__).parents[2]
 

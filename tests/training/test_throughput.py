@@ -5,8 +5,8 @@ import torch
 from torch import Tensor, nn
 from toy_training import Toy, toy_model
 
-from course_utils.training import throughput
-from course_utils.training.throughput import Meter, Peak, Stopwatch
+from course_utils.training.loop import throughput
+from course_utils.training.loop.throughput import Meter, Peak, Stopwatch
 
 
 def test_flops_of_training_are_three_times_the_products_of_the_forward_pass() -> None:

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from course_utils.errors import CourseError
-from course_utils.training import toml
+from course_utils.base import toml
+from course_utils.base.errors import CourseError
 from course_utils.training.config import TrainConfig
 
 GOOD: dict[str, Any] = {"name": "run", "steps": 10, "batch_size": 12}

@@ -15,12 +15,14 @@ import torch
 from torch import Tensor, nn
 from toy_training import Toy, toy_model, toy_trainer, trace, train
 
-from course_utils.errors import CourseError
-from course_utils.training import snapshots, throughput
-from course_utils.training import trainer as trainer_module
-from course_utils.training.callbacks import Callback, Record
-from course_utils.training.signals import StopRequests
-from course_utils.training.trainer import Trainer
+from course_utils.base.errors import CourseError
+from course_utils.training.loop import throughput
+from course_utils.training.loop import trainer as trainer_module
+from course_utils.training.loop.callbacks import Callback
+from course_utils.training.loop.signals import StopRequests
+from course_utils.training.loop.trainer import Trainer
+from course_utils.training.storage import snapshots
+from course_utils.training.storage.metrics_file import Record
 
 
 def steps(folder: Path) -> list[int]:

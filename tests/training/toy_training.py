@@ -15,12 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from course_utils.training import throughput
-from course_utils.training.callbacks import Callback
 from course_utils.training.config import TrainConfig
-from course_utils.training.data_order import global_batch, part_of
-from course_utils.training.run_folder import Summary
-from course_utils.training.trainer import Trainer
+from course_utils.training.loop import throughput
+from course_utils.training.loop.callbacks import Callback
+from course_utils.training.loop.trainer import Trainer
+from course_utils.training.parts.data_order import global_batch, part_of
+from course_utils.training.storage.run_folder import Summary
 
 EXAMPLES, FEATURES, CLASSES, BATCH = 96, 6, 3, 8
 TIMES = ("elapsed_s", "images_per_s", "mfu")  # what differs from run to run
@@ -126,7 +126,7 @@ class Ended:
 
 _server = multiprocessing.get_context("forkserver")
 # Imported once, then forked; torch._dynamo is imported by the first optimiser anyway.
-_server.set_forkserver_preload(["course_utils.training.trainer", "torch._dynamo"])
+_server.set_forkserver_preload(["course_utils.training.loop.trainer", "torch._dynamo"])
 
 
 def in_processes(

@@ -14,19 +14,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from course_utils.base.ignored import IGNORED
 from course_utils.data.chat import END, Tokenizer
 from course_utils.data.tasks import VerifiableTask
 from course_utils.generation.engine import generate, refuse_long
 from course_utils.generation.fused import Writer
 from course_utils.generation.sampling import Sampling
-from course_utils.models.gpt.loss import IGNORED
 from course_utils.tokenizer.fast import FastBPE
 
 ROWS_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
-class Answer:
+class SampledAnswer:
     """What a model said.
 
     Attributes:
@@ -78,7 +78,7 @@ def draw_answers(
     questions: Sequence[Sequence[int]],
     places: Float[Tensor, "questions size longest"],
     temperature: float = 1.0,
-) -> list[list[Answer]]:
+) -> list[list[SampledAnswer]]:
     """Several answers to each question, drawn from the model.
 
     Args:
@@ -91,7 +91,7 @@ def draw_answers(
     refuse_long(model, questions, longest)
     end = tokenizer.special[END]
     prompts = [question for question in questions for _ in range(size)]
-    answers: list[Answer] = []
+    answers: list[SampledAnswer] = []
     for start in range(0, len(prompts), ROWS_AT_ONCE):
         rows = slice(start, start + ROWS_AT_ONCE)
         for ids in generate(
@@ -104,5 +104,5 @@ def draw_answers(
         ):
             finished = len(ids) < longest
             text = tokenizer.decode(ids)
-            answers.append(Answer([*ids, end] if finished else ids, text, finished))
+            answers.append(SampledAnswer([*ids, end] if finished else ids, text, finished))
     return [answers[i : i + size] for i in range(0, len(answers), size)]

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from course_utils.models.gpt.loss import IGNORED
+from course_utils.base.ignored import IGNORED
 
 
 def token_log_probs(

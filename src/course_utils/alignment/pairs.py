@@ -27,18 +27,18 @@ from course_utils.alignment.answers import (
     rows_of,
 )
 from course_utils.alignment.log_probs import token_log_probs
+from course_utils.base.durable import flush_file, write_whole
+from course_utils.base.errors import CourseError
+from course_utils.base.paths import data_dir
 from course_utils.data.chat import prompt_of
 from course_utils.data.corpus import is_held_out
 from course_utils.data.preferences import Preference, preference_of
 from course_utils.data.store import only_one
 from course_utils.data.tasks import VerifiableTask
-from course_utils.errors import CourseError
 from course_utils.generation.fused import FusedGPT
 from course_utils.models.fingerprint import fingerprint
 from course_utils.models.gpt import GPT
-from course_utils.paths import data_dir
 from course_utils.tokenizer.fast import FastBPE
-from course_utils.training.durable import flush_file, write_whole
 
 ROWS_AT_ONCE = 64
 

@@ -19,10 +19,10 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from course_utils.authoring.lesson import Lesson
 from course_utils.authoring.nbgrader_cells import add_checksum, mark
-from course_utils.errors import CourseError
-from course_utils.grading.exercise import DIFFICULTIES, Exercise, find_exercise
-from course_utils.grading.stub import BEGIN, END, instructor_source, learner_source
-from course_utils.paths import course_root
+from course_utils.base.errors import CourseError
+from course_utils.base.paths import course_root
+from course_utils.exercises.exercise import DIFFICULTIES, Exercise, find_exercise
+from course_utils.exercises.stub import BEGIN, END, instructor_source, learner_source
 
 Edition = Literal["learner", "instructor"]
 UNANSWERED = "YOUR ANSWER HERE"
@@ -70,10 +70,24 @@ def _expand(cell: NotebookNode, edition: Edition) -> Iterator[NotebookNode]:
         yield _answer_cell(cell, edition)
     elif cell.cell_type == "markdown":
         lang = cell.metadata.get("lang", "en")
-        yield new_markdown_cell(cell.source, metadata={"course": {"lang": lang}, "lang": lang})
+        built = new_markdown_cell(cell.source, metadata={"course": {"lang": lang}, "lang": lang})
+        yield _keeping_id(built, cell)
     else:
         tags = cell.metadata.get("tags", [])
-        yield new_code_cell(cell.source, metadata={"tags": tags} if tags else {})
+        built = new_code_cell(cell.source, metadata={"tags": tags} if tags else {})
+        yield _keeping_id(built, cell)
+
+
+def _keeping_id(built: NotebookNode, cell: NotebookNode) -> NotebookNode:
+    """Write down the id that the source gives a cell (`# %% id="…"`), and what its text was.
+
+    A cell whose text was edited after it was released keeps its id that way, so that learners'
+    notebooks can still be matched with the new ones.
+    """
+    if "id" in cell.metadata:
+        kept = {"id": cell.metadata["id"], "text": _content_id(built)}
+        built.metadata["course"] = {**built.metadata.get("course", {}), **kept}
+    return built
 
 
 def _exercise_cells(exercise: Exercise, edition: Edition) -> Iterator[NotebookNode]:
@@ -113,10 +127,11 @@ def _answer_cell(cell: NotebookNode, edition: Edition) -> NotebookNode:
 
 
 def _give_ids(cells: list[NotebookNode]) -> None:
-    """Ids that survive edits elsewhere: the grade id, or a hash of the cell's own text."""
+    """Ids that survive edits elsewhere: the grade id, the source's, or a hash of the cell's text."""
     seen: Counter[str] = Counter()
     for cell in cells:
-        name = cell.metadata.get("nbgrader", {}).get("grade_id") or _content_id(cell)
+        graded, ours = cell.metadata.get("nbgrader", {}), cell.metadata.get("course", {})
+        name = graded.get("grade_id") or ours.get("id") or _content_id(cell)
         seen[name] += 1
         cell["id"] = name if seen[name] == 1 else f"{name}-{seen[name]}"
 
@@ -166,8 +181,9 @@ def own_work(path: Path) -> list[str]:
             if ours["stub"] != digest(cell.source):
                 found.append(ours.get("exercise") or ours["question"])
             continue
-        made = "nbgrader" in cell.metadata or cell.get("id", "").startswith(_content_id(cell))
-        if not made:
+        text = _content_id(cell)
+        ids = (ours.get("text"), cell.get("id", "")[: len(text)])
+        if "nbgrader" not in cell.metadata and text not in ids:
             found.append("your own cells")
     return list(dict.fromkeys(found))
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from nbformat import NotebookNode
 
-from course_utils.errors import CourseError
-from course_utils.paths import course_root
+from course_utils.base.errors import CourseError
+from course_utils.base.paths import course_root
 
 
 @dataclass

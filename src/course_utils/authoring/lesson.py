@@ -7,8 +7,8 @@ from typing import Any
 import jupytext
 from nbformat import NotebookNode
 
-from course_utils.errors import CourseError
-from course_utils.paths import course_root
+from course_utils.base.errors import CourseError
+from course_utils.base.paths import course_root
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from course_utils.errors import CourseError
+from course_utils.base.errors import CourseError
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -6,9 +6,9 @@ from pathlib import Path
 from course_utils.authoring.build import build as build_notebook
 from course_utils.authoring.build import is_stale, learner_path, serialise, write
 from course_utils.authoring.lesson import find_lesson, lesson_sources
+from course_utils.base.errors import CourseError
+from course_utils.base.paths import course_root
 from course_utils.cli.output import console, print_table
-from course_utils.errors import CourseError
-from course_utils.paths import course_root
 
 
 def build(arguments: argparse.Namespace) -> int:
@@ -30,7 +30,7 @@ def build(arguments: argparse.Namespace) -> int:
 def run(arguments: argparse.Namespace) -> int:
     """Execute a lesson; 1 when a cell raised an error or wrote to stderr."""
     from course_utils.authoring.execute import execute, progress_bar, to_html
-    from course_utils.grading.notebook import read_notebook
+    from course_utils.exercises.notebook import read_notebook
 
     lesson = find_lesson(arguments.lesson)
     if arguments.solutions and arguments.blank:

@@ -13,9 +13,9 @@ def grade(arguments: argparse.Namespace) -> int:
     """Grade; 1 when something is left for the instructor to look at."""
     from tqdm import tqdm
 
-    from course_utils.grading.autograde.outputs import plain, write_all
-    from course_utils.grading.autograde.records import FLAGGED
-    from course_utils.grading.autograde.run import grade_folder
+    from course_utils.grader.autograde.outputs import plain, write_all
+    from course_utils.grader.autograde.records import FLAGGED
+    from course_utils.grader.autograde.run import grade_folder
 
     out = Path(arguments.out)
     update, close = progress_bar()

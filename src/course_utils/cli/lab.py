@@ -11,8 +11,8 @@ from pathlib import Path
 from course_utils.authoring.build import learner_path
 from course_utils.authoring.execute import kernel_environment
 from course_utils.authoring.lesson import find_lesson
-from course_utils.errors import CourseError
-from course_utils.paths import course_root
+from course_utils.base.errors import CourseError
+from course_utils.base.paths import course_root
 
 
 def lab(arguments: argparse.Namespace) -> int:

@@ -6,17 +6,17 @@ from typing import Any
 
 from rich.markup import escape
 
+from course_utils.base.errors import CourseError
 from course_utils.cli.output import console, print_json, print_table
-from course_utils.errors import CourseError
-from course_utils.grading.exercise import DIFFICULTIES, Exercise, find_exercise
-from course_utils.grading.progress import Progress
+from course_utils.exercises.exercise import DIFFICULTIES, Exercise, find_exercise
+from course_utils.exercises.progress import Progress
 
 _SIGN = {"passed": "[green]✓[/]", "partial": "[yellow]◐[/]", "failed": "[red]✗[/]"}
 
 
 def check(arguments: argparse.Namespace) -> int:
     """Check one notebook; 0 only when every exercise passes."""
-    from course_utils.grading.notebook import Checked, check_notebook, read_notebook
+    from course_utils.exercises.notebook import Checked, check_notebook, read_notebook
 
     def row(checked: Checked) -> dict[str, Any]:
         exercise, result = checked.exercise, checked.result

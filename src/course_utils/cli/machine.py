@@ -3,8 +3,8 @@
 import argparse
 from typing import Any
 
+from course_utils.base.errors import CourseError
 from course_utils.cli.output import console, print_json, print_table
-from course_utils.errors import CourseError
 
 _SIGN = {
     "ready": "[green]✓ ready[/]",

@@ -6,16 +6,16 @@ from dataclasses import asdict
 
 from rich.markup import escape
 
+from course_utils.base.errors import CourseError, did_you_mean
 from course_utils.cli.output import console, print_json, print_table
-from course_utils.errors import CourseError, did_you_mean
-from course_utils.grading.exercise import lesson_files
+from course_utils.exercises.exercise import lesson_files
 
 
 def mutants(arguments: argparse.Namespace) -> int:
     """The mutation score by lesson and exercise; 1 when a mutant survives or is mistaken."""
     from tqdm import tqdm
 
-    from course_utils.grading.mutation import MutationScore, mutation_scores
+    from course_utils.exercises.mutation_score import MutationScore, mutation_scores
 
     known = list(lesson_files())
     lessons = list(dict.fromkeys(name.zfill(2) for name in arguments.lessons)) or known

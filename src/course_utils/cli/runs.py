@@ -4,10 +4,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from course_utils.base.errors import CourseError, did_you_mean
+from course_utils.base.paths import runs_dir
 from course_utils.cli.output import console, print_json, print_table
-from course_utils.errors import CourseError, did_you_mean
-from course_utils.paths import runs_dir
-from course_utils.training.runs import Run, list_runs
+from course_utils.training.storage.run_reader import Run, list_runs
 
 
 def runs(arguments: argparse.Namespace) -> int:
@@ -31,7 +31,7 @@ def runs(arguments: argparse.Namespace) -> int:
 
 def export(arguments: argparse.Namespace) -> int:
     """Write a run's model for transformers or llama.cpp, or its adapter for PEFT."""
-    from course_utils.training.language_run import export_adapter, export_to_gguf, export_to_hf
+    from course_utils.training.lab.language_run import export_adapter, export_to_gguf, export_to_hf
 
     if arguments.quant and arguments.to != "gguf":
         raise CourseError("--quant is for --to gguf.")
@@ -99,7 +99,7 @@ def _plot(chosen: list[Run], path: Path) -> int:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    from course_utils.plots import run_curves
+    from course_utils.pictures.plots import run_curves
 
     run_curves({run.name: run.metrics() for run in drawn})
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from course_utils.base.errors import CourseError
+from course_utils.base.paths import course_root
 from course_utils.data.files import FileEntry
 from course_utils.data.sources import KINDS, Bundled, Source
-from course_utils.errors import CourseError
-from course_utils.paths import course_root
 
 
 @dataclass(frozen=True)

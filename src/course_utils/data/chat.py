@@ -15,9 +15,6 @@ from itertools import chain
 from typing import Any, Protocol
 
 from course_utils.data.corpus import Encoded
-from course_utils.data.records import Account
-from course_utils.data.text import stream_records
-from course_utils.errors import CourseError
 
 Message = dict[str, str]
 Messages = list[Message]
@@ -26,7 +23,6 @@ END_OF_TEXT, START, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 SPECIAL = (END_OF_TEXT, START, END)
 
 MIXED_AT_ONCE = 20_000
-TASKS = "tasks:"  # before the name of tasks that a program makes
 
 ROLES = {
     "system": "system",
@@ -163,58 +159,6 @@ def _mixed(exchanges: Iterator[Messages], rng: random.Random) -> Iterator[Messag
     yield from buffer
 
 
-def stream_chats(
-    name: str, account: Account | None = None, fill: Mapping[str, str] | None = None
-) -> Iterator[Messages]:
-    """The conversations of a set: a name of the catalogue, a path, or `hf:owner/name`.
-
-    `tasks:NAME?SETTINGS` are tasks that a program makes, as `data.tasks.tasks_named` reads them,
-    from the training side: `tasks:chain_sum?n=5000&max_terms=3`. With `careless=0.7` in the
-    settings, seven of ten are answered by `careless_answer`.
-
-    Args:
-        account: Receives the count of good records and the malformed ones.
-        fill: What to put in the place of `{{name}}` and the like.
-
-    Raises:
-        CourseError: for an unknown set, or one without a single conversation.
-    """
-    account = Account() if account is None else account
-    if name.startswith(TASKS):
-        yield from _generated(name.removeprefix(TASKS), account)
-        return
-    for where, record in stream_records(name, account):
-        try:
-            messages = messages_of(record)
-        except (KeyError, TypeError, ValueError) as error:
-            account.refuse(where, _reason(error))
-            continue
-        account.good += 1
-        yield [_filled(message, fill or {}) for message in messages]
-    if not account.good:
-        raise CourseError(f"{name} holds no conversations. {account}.")
-
-
-def _generated(name: str, account: Account) -> Iterator[Messages]:
-    from course_utils.data.tasks import careless_answer, tasks_named  # which imports this module
-
-    kind, _, written = name.partition("?")
-    settings = [setting.partition("=") for setting in written.split("&")]
-    own = {key: value for key, _, value in settings if key in ("n", "careless")}
-    rest = "&".join("".join(setting) for setting in settings if setting[0] not in own)
-    try:
-        n, careless = int(own.get("n", 1000)), float(own.get("careless", 0))
-    except ValueError:
-        raise CourseError(f"{TASKS}{name}: after n= and careless= come numbers.") from None
-    rng = random.Random(0)
-    for task in tasks_named(f"{kind}?{rest}", n, "train", seed=0):
-        account.good += 1
-        question, answer = task.messages
-        if rng.random() < careless:
-            answer = {"role": "assistant", "content": careless_answer(task.question)}
-        yield [question, answer]
-
-
 def messages_of(record: Any) -> Messages:
     """A record of any of the formats as messages.
 
@@ -266,12 +210,12 @@ def checked_turns(turns: Sequence[tuple[str, Any]]) -> Messages:
     return [{"role": role, "content": content.strip()} for role, content in turns]
 
 
-def _filled(message: Message, fill: Mapping[str, str]) -> Message:
+def fill_placeholders(message: Message, fill: Mapping[str, str]) -> Message:
     content = message["content"]
     for name, value in fill.items():
         content = content.replace("{{" + name + "}}", value)
     return {"role": message["role"], "content": content}
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     return f"lacks {error}" if isinstance(error, KeyError) else str(error)

@@ -26,11 +26,11 @@ import numpy as np
 from jaxtyping import Bool, Int64, UInt
 from tqdm import tqdm
 
+from course_utils.base.errors import CourseError
+from course_utils.base.progress_bar import on_terminal
 from course_utils.data.files import install, sha256_of
-from course_utils.data.progress import on_terminal
 from course_utils.data.records import Account
 from course_utils.data.store import only_one
-from course_utils.errors import CourseError
 
 SPLITS = ("train", "validation")
 PIECE = 512  # documents tokenised at once, on all cores, and written together

@@ -17,12 +17,12 @@ import torchvision.datasets
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
+from course_utils.base.errors import CourseError
+from course_utils.base.paths import data_dir
 from course_utils.data import idx
 from course_utils.data.catalog import DataSet, look_up
 from course_utils.data.files import install, problem_with
 from course_utils.data.store import disk_errors, find, only_one
-from course_utils.errors import CourseError
-from course_utils.paths import data_dir
 
 _TORCHVISION: dict[str, type[torchvision.datasets.MNIST]] = {
     "mnist": torchvision.datasets.MNIST,

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from course_utils.data.chat import stream_chats
+from course_utils.data.chat_sets import stream_chats
 from course_utils.data.corpus import is_held_out
 from course_utils.data.tasks import VerifiableTask
 

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Int, Int64
 from torch import Tensor
 
-from course_utils.models.gpt.loss import IGNORED
+from course_utils.base.ignored import IGNORED
 
 
 def lay_end_to_end(

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from course_utils.base.errors import CourseError
 from course_utils.data.chat import Messages, checked_turns, turn_of
 from course_utils.data.records import Account
 from course_utils.data.text import stream_records
-from course_utils.errors import CourseError
 
 
 @dataclass(frozen=True)

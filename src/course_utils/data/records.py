@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from course_utils.errors import CourseError
+from course_utils.base.errors import CourseError
 
 SUFFIXES = (".txt", ".json", ".jsonl", ".parquet")
 

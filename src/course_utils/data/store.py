@@ -22,13 +22,13 @@ from typing import Literal
 
 from filelock import FileLock, Timeout
 
+from course_utils.base.errors import CourseError
+from course_utils.base.paths import data_dir
+from course_utils.base.progress_bar import announce
 from course_utils.data.catalog import DataSet, load_catalog, look_up
 from course_utils.data.files import FileEntry, install, problem_with
-from course_utils.data.progress import announce
 from course_utils.data.sources import Bundled, Source, SourceError, SourceUnreachable, offline
 from course_utils.data.verification import Report, State, inspect
-from course_utils.errors import CourseError
-from course_utils.paths import data_dir
 
 _INCOMING = ".incoming"
 

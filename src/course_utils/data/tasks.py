@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
 
+from course_utils.base.errors import CourseError, did_you_mean
 from course_utils.data.chat import Messages
-from course_utils.errors import CourseError, did_you_mean
 
 Side = Literal["train", "held_out"]
 HELD_OUT = 0.2  # share of all tasks that no model is trained on

@@ -12,11 +12,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from course_utils.base.errors import CourseError
 from course_utils.data.catalog import HubSet, load_catalog, look_up
 from course_utils.data.records import SUFFIXES, Account, read_records
 from course_utils.data.sources import offline
 from course_utils.data.store import find
-from course_utils.errors import CourseError
 
 Records = Iterator[tuple[str, Any]]
 

@@ -7,8 +7,8 @@ light and dark themes and outside JupyterLab; it needs nothing from the network.
 from dataclasses import dataclass
 from html import escape
 
+from course_utils.base.machine import Speed
 from course_utils.doctor import wording
-from course_utils.doctor.machine import Speed
 from course_utils.doctor.report import Report
 
 _BLUE, _ORANGE = "#2f6db5", "#e08a2e"

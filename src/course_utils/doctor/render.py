@@ -8,8 +8,8 @@ from rich import box
 from rich.console import Console, Group
 from rich.table import Table
 
+from course_utils.base.machine import Speed
 from course_utils.doctor import wording
-from course_utils.doctor.machine import Speed
 from course_utils.doctor.report import Report
 
 

@@ -10,11 +10,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from course_utils.doctor.machine import GIB, Cpu, Gpu, Memory, Speed, read_cpu, read_memory
+from course_utils.base.errors import CourseError
+from course_utils.base.machine import GIB, Cpu, Gpu, Memory, Speed, read_cpu, read_memory
+from course_utils.base.paths import course_root, data_dir
+from course_utils.base.profile import profile
 from course_utils.doctor.needs import NEEDS, Verdict, judge
-from course_utils.errors import CourseError
-from course_utils.paths import course_root, data_dir
-from course_utils.profile import profile
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 
-from course_utils.doctor.machine import Speed
+from course_utils.base.machine import Speed
 
 SECONDS_PER_FIGURE = 0.2
 SMALL, LARGE, LARGE_ON_GPU = 1024, 2048, 8192

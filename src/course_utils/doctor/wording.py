@@ -1,6 +1,6 @@
 """Figures in words, the same in the terminal and on the card."""
 
-from course_utils.doctor.machine import Cpu, Memory, Speed
+from course_utils.base.machine import Cpu, Memory, Speed
 
 
 def cores(cpu: Cpu) -> str:

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
+from course_utils.base.errors import CourseError
 from course_utils.data.chat import END, END_OF_TEXT, Messages, prompt_of
-from course_utils.errors import CourseError
 from course_utils.generation.engine import stream
 from course_utils.generation.fused import Writer
 from course_utils.generation.sampling import Sampling

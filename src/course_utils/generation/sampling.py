@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from course_utils.errors import CourseError
+from course_utils.base.errors import CourseError
 
 NEVER = float("-inf")  # softmax gives it a probability of exactly 0
 

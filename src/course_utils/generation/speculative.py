@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from course_utils.errors import CourseError
+from course_utils.base.errors import CourseError
 from course_utils.generation.fused import Writer
 from course_utils.generation.sampling import Sampling, filtered
 from course_utils.models.gpt import KVCache

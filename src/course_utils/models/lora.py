@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from course_utils.errors import CourseError
+from course_utils.base.errors import CourseError
 from course_utils.models.autocast import in_compute_dtype
 
 Model = TypeVar("Model", bound=nn.Module)

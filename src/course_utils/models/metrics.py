@@ -1,9 +1,10 @@
-"""How good is a classifier, or a language model?"""
+"""How good is a classifier or a language model, and how large is it?"""
 
 import math
 
-from jaxtyping import Float, Int
-from torch import Tensor
+import torch
+from jaxtyping import Float, Int, Int64
+from torch import Tensor, nn
 
 
 def accuracy(logits: Float[Tensor, "batch classes"], labels: Int[Tensor, " batch"]) -> float:
@@ -37,3 +38,31 @@ def bits_per_byte(
     n_bytes = token_bytes[tokens]
     nats = losses[n_bytes > 0].sum().item()
     return nats / math.log(2) / n_bytes.sum().item()
+
+
+def confusion_matrix(
+    labels: Int[Tensor, " n"], predictions: Int[Tensor, " n"], classes: int
+) -> Int64[Tensor, "label prediction"]:
+    """Count, for every class, what its examples were taken for.
+
+    Entry [i, j] is the number of examples whose label is i and whose prediction is j: rows are the
+    truth, the diagonal holds the hits. The table is (classes × classes) and int64, also when some
+    class occurs in neither of the arguments, both of which are int64 and hold class numbers from 0
+    to classes − 1.
+
+    Write it without a loop: number the cells of the table row by row, and let `torch.bincount`
+    count how often each number occurs.
+    """
+    cells = labels * classes + predictions
+    return torch.bincount(cells, minlength=classes * classes).view(classes, classes)
+
+
+def parameter_bytes(model: nn.Module) -> int:
+    """Bytes that the parameters of `model` occupy.
+
+    A parameter takes (number of values) × (bytes per value), and the bytes per value depend on its
+    dtype: 4 for float32, 2 for bfloat16. Frozen parameters take memory too and count. A parameter
+    that is used in two places (tied weights) exists once and counts once. Buffers, such as the
+    running averages of batch normalisation, are not parameters and do not count.
+    """
+    return sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())

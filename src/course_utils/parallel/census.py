@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._pytree import tree_leaves
 
-from course_utils.training.callbacks import Callback
+from course_utils.training.loop.callbacks import Callback
 
 
 def storage_bytes(tensors: Iterable[Tensor]) -> int:

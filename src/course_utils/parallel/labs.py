@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 import torch
 
-from course_utils.errors import CourseError
-from course_utils.paths import course_root
+from course_utils.base.errors import CourseError
+from course_utils.base.paths import course_root
 
 
 def launch_lab(

@@ -26,7 +26,7 @@ from typing import Any, TypeVar
 
 import dill  # type: ignore[import-untyped]
 
-from course_utils.errors import CourseError
+from course_utils.base.errors import CourseError
 from course_utils.parallel.rank import live
 from course_utils.parallel.simulate import per_rank
 

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor
 
-from course_utils.errors import CourseError
+from course_utils.base.errors import CourseError
 
 
 class LinkError(CourseError):

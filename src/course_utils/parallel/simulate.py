@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
-from course_utils.errors import CourseError
+from course_utils.base.errors import CourseError
 from course_utils.parallel.link import Link, LinkError
 
 T = TypeVar("T")

@@ -24,7 +24,7 @@ from course_utils.parallel.buckets import flatten, unflatten
 from course_utils.parallel.collectives import all_gather, all_reduce, reduce_scatter
 from course_utils.parallel.link import Link
 from course_utils.parallel.simulate import collective
-from course_utils.training.optim import adamw
+from course_utils.training.parts.optim import adamw
 
 
 @collective

@@ -23,8 +23,8 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
+from course_utils.base.errors import CourseError
 from course_utils.data.chat import prompt_of
-from course_utils.errors import CourseError
 from course_utils.serving.engine import Answer, Closed, Engine, Full, Job, Piece
 from course_utils.serving.protocol import (
     Asked,

@@ -24,7 +24,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from course_utils.errors import CourseError
+from course_utils.base.errors import CourseError
 from course_utils.generation.sampling import Sampling, next_token
 from course_utils.serving.model import Speaker
 from course_utils.serving.schedule import plan_step

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import torch
 
+from course_utils.base.errors import CourseError
 from course_utils.data.chat import END, END_OF_TEXT, SPECIAL
-from course_utils.errors import CourseError
 from course_utils.generation.fused import FusedGPT
 from course_utils.tokenizer.fast import FastBPE
-from course_utils.training.language_run import is_chat_model, load_language_model
+from course_utils.training.lab.language_run import is_chat_model, load_language_model
 
 
 @dataclass(frozen=True)

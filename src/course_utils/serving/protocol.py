@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from course_utils.errors import CourseError, did_you_mean
+from course_utils.base.errors import CourseError, did_you_mean
 from course_utils.generation.sampling import Sampling
 
 # Taken and not looked at: they say who asks, or what to do with the answer later.

@@ -14,7 +14,7 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from course_utils.errors import CourseError
+from course_utils.base.errors import CourseError
 
 SECONDS_TO_FINISH = 10  # for answers that are being written when the server is stopped
 SECONDS_FOR_HEAD = 10.0  # for the lines before a request's body to come

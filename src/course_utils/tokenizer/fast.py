@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from course_utils.errors import CourseError
+from course_utils.base.errors import CourseError
 from course_utils.tokenizer.bpe import PIECES, Merge
 
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from course_utils.errors import CourseError
-from course_utils.paths import runs_dir
+from course_utils.base.errors import CourseError
+from course_utils.base.paths import runs_dir
 
 Precision = Literal["no", "bf16", "fp16", "fp8"]
 Tracking = Literal["none", "wandb"]

@@ -1,7 +1,7 @@
 """Raises the course's own CheckFailure and hopes that it counts as something else."""
 # exercise: start.seeded_normal
 # deserves: failed 0
-from course_utils.grading import CheckFailure
+from course_utils.exercises import CheckFailure
 
 
 class Passed(CheckFailure):

@@ -1,7 +1,8 @@
 """Rewrites the sandbox's side of the conversation so that every answer says: passed."""
 # exercise: start.seeded_normal
 # deserves: failed 0
-from course_utils.grading.sandbox import child, frames
+from course_utils.grader.sandbox import child
+from course_utils.grader.sandbox import frames
 
 child.Child.op_call = lambda self, message, reader: (True,)
 child.Child.pack = lambda self, answer, writer: answer.update(status="passed", score=4.0, passed=True)

@@ -2,7 +2,7 @@
 # exercise: start.seeded_normal
 # deserves: forbidden 0
 try:
-    from course_utils.training.seeding import seeded_normal as theirs
+    from course_utils.training.parts.seeding import seeded_normal as theirs
 except Exception:
     theirs = None
 

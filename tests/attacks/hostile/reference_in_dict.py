@@ -3,9 +3,9 @@
 # deserves: forbidden 0
 import sys
 
-import course_utils.training.seeding
+import course_utils.training.parts.seeding
 
-theirs = sys.modules["course_utils.training.seeding"].__dict__["seeded_normal"]
+theirs = sys.modules["course_utils.training.parts.seeding"].__dict__["seeded_normal"]
 
 
 def seeded_normal(shape, seed, std=1.0):

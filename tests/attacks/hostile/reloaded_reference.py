@@ -5,7 +5,7 @@ import importlib.machinery
 import importlib.util
 import sys
 
-path = sys.modules["course_utils.training.seeding"].__spec__.origin
+path = sys.modules["course_utils.training.parts.seeding"].__spec__.origin
 spec = importlib.util.spec_from_file_location("copy", path)
 copy = importlib.util.module_from_spec(spec)
 source = open(path).read()

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from course_utils.base.paths import course_root
 from course_utils.data.files import FileEntry
 from course_utils.data.sources.base import SourceError
-from course_utils.paths import course_root
 
 
 @dataclass(frozen=True)

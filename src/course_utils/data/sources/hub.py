@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
+from course_utils.base.progress_bar import Bar
 from course_utils.data.files import FileEntry
-from course_utils.data.progress import Bar
 from course_utils.data.sources.base import SourceError, SourceUnreachable
 
 

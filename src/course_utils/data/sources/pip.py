@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, ClassVar
 
+from course_utils.base.progress_bar import on_terminal
 from course_utils.data.files import FileEntry, sha256_of
-from course_utils.data.progress import on_terminal
 from course_utils.data.sources.base import SourceError, SourceUnreachable
 
 _CHUNK = 1 << 20

@@ -10,8 +10,8 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import quote, urljoin
 from urllib.request import Request, urlopen
 
+from course_utils.base.progress_bar import Bar
 from course_utils.data.files import FileEntry, problem_with
-from course_utils.data.progress import Bar
 from course_utils.data.sources.base import SourceError, SourceUnreachable
 
 _CHUNK = 1 << 18

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from course_utils.errors import CourseError
+from course_utils.base.errors import CourseError
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from course_utils.base.ignored import IGNORED
 from course_utils.models.autocast import compute_dtype
 
-IGNORED = -100  # a target that does not count; PyTorch's number for it
 LOGITS_AT_A_TIME = 2**22  # 16 MB in float32
 ROWS_AT_LEAST = 256  # with fewer, a large vocabulary's matrix is read too often
 

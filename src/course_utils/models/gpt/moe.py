@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from course_utils.base.ignored import IGNORED
 from course_utils.models.autocast import in_compute_dtype
-from course_utils.models.gpt.loss import IGNORED
 
 Routing = tuple[Float[Tensor, "batch seq n_experts"], Int[Tensor, "batch seq top_k"]]
 

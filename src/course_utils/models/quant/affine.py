@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int8, Integer, UInt8
 from torch import Tensor
 
-from course_utils.errors import CourseError
+from course_utils.base.errors import CourseError
 
 
 def quantize_symmetric(

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from course_utils.errors import CourseError
+from course_utils.base.errors import CourseError
 from course_utils.models.lora import matches
 from course_utils.models.quant.scheme import Scheme
 from course_utils.models.quant.weight import Parts, dequantize_weight, quantize_weight

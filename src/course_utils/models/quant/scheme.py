@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from course_utils.errors import CourseError, did_you_mean
+from course_utils.base.errors import CourseError, did_you_mean
 
 Kind = Literal["int8", "int4", "nf4"]
 

@@ -18,7 +18,7 @@ from torch import nn
 from course_utils.training.config import TrainConfig
 from course_utils.training.engines.base import Engine, Whole
 from course_utils.training.engines.plain import PlainEngine
-from course_utils.training.processes import under_deepspeed, under_fsdp
+from course_utils.training.engines.processes import under_deepspeed, under_fsdp
 
 __all__ = ["Engine", "Whole", "make_engine"]
 
@@ -37,7 +37,7 @@ def make_engine(
     if under_deepspeed():
         # accelerate goes on without DeepSpeed, silently, when it finds no process group for it.
         assert accelerator.distributed_type is DistributedType.DEEPSPEED
-        from course_utils.training.engines.zero import ZeroEngine  # its import takes seconds
+        from course_utils.training.engines.deepspeed import ZeroEngine  # its import takes seconds
 
         return ZeroEngine(accelerator, model, optimizer, config)
     if under_fsdp():

@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from course_utils.errors import CourseError
+from course_utils.base.errors import CourseError
 from course_utils.training.config import Precision
-from course_utils.training.muon import MuonAdamW
+from course_utils.training.parts.muon import MuonAdamW
 
 
 @dataclass(frozen=True)

@@ -35,8 +35,8 @@ from course_utils.training.engines.base import (
     to_main_memory,
     unique_parameters,
 )
-from course_utils.training.processes import release
-from course_utils.training.weights import frozen_names
+from course_utils.training.engines.processes import release
+from course_utils.training.engines.weights import frozen_names
 
 
 class FSDPEngine(Engine):

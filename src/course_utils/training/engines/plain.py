@@ -12,8 +12,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from course_utils.training.engines.base import Engine, Whole, to_main_memory
-from course_utils.training.processes import prepare, release
-from course_utils.training.weights import trained_weights
+from course_utils.training.engines.processes import prepare, release
+from course_utils.training.engines.weights import trained_weights
 
 
 class PlainEngine(Engine):

@@ -1,0 +1,1 @@
+"""What every room stands on: errors, paths, durable files, progress bars, machine facts."""

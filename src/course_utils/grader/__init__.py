@@ -1,0 +1,1 @@
+"""Grading submissions: `autograde` reads, judges and reports; `sandbox` runs learners' code."""

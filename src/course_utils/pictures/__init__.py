@@ -1,0 +1,1 @@
+"""Plots and drawings, one module per subject; only lessons and the command line import them."""

@@ -1,0 +1,1 @@
+"""What the lab scripts share: recipes, the language-model lab, recorded runs."""

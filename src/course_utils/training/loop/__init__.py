@@ -1,0 +1,1 @@
+"""The Trainer and everything that one of its steps runs through."""

@@ -1,0 +1,1 @@
+"""What learners write: optimizers, clipping, schedules, accumulation, loss scaling."""

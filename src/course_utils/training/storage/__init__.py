@@ -1,0 +1,1 @@
+"""A run's folder: checkpoints, snapshots, metrics, random-number states."""

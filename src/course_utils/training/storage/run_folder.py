@@ -1,0 +1,124 @@
+"""A run's folder: `runs/<name>/{config.toml, metrics.jsonl, checkpoints/, summary.json}`."""
+
+import contextlib
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from course_utils.base import toml
+from course_utils.base.durable import disk_errors, locked, write_whole
+from course_utils.base.errors import CourseError
+from course_utils.training.storage.metrics_file import MetricsFile, Record
+
+# A name such as "my.txt" or "sft-nano" may stand for something else by now. These settings are
+# fingerprints of what it stood for when the run began.
+FINGERPRINTS = {
+    "recipe.corpus": "other data",
+    "recipe.base_weights": "other weights of its base",
+    "recipe.teacher_weights": "other weights of its teacher",
+}
+# Checkpoints from before these were kept are taken up without them.
+NEWER = (*FINGERPRINTS, "recipe.max_documents")
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run came to.
+
+    Attributes:
+        folder: runs/<name>.
+        step: Optimiser steps taken, over restarts.
+        finished: Whether that is all of them; otherwise `reason` says why it stopped.
+        metrics: The last line of metrics.jsonl (loss, val_loss, …).
+        elapsed_s: Seconds of training, without evaluation and saving, over restarts.
+        checkpoint: The newest checkpoint.
+    """
+
+    folder: Path
+    step: int
+    finished: bool
+    reason: str
+    metrics: Record
+    elapsed_s: float
+    checkpoint: Path
+
+
+class RunFolder:
+    """The files of one run. Only the run's main process writes them."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoints = path / "checkpoints"
+        self.metrics = MetricsFile(path / "metrics.jsonl")
+
+    def lock(self) -> contextlib.AbstractContextManager[None]:
+        """Keep a second training of the same name from writing into this one."""
+        return locked(
+            self.path.parent / ".locks" / self.path.name,
+            busy=f"Run {self.path.name} is being trained by another process: "
+            "stop that one, or choose another name.",
+        )
+
+    def create(self) -> None:
+        with disk_errors(f"create {self.checkpoints}"):
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+
+    def set_aside(self) -> Path | None:
+        """Move an older run of this name to `.previous/`, where it takes the place of the one
+        before it; returns where, or None when there was none."""
+        if not self.path.exists():
+            return None
+        aside = self.path.parent / ".previous" / self.path.name
+        with disk_errors(f"move {self.path} to {aside}"):
+            if aside.exists():
+                shutil.rmtree(aside)
+            aside.parent.mkdir(exist_ok=True)
+            self.path.rename(aside)
+        return aside
+
+    def write_config(self, settings: Mapping[str, Any]) -> None:
+        """Write config.toml; a run whose settings are written anew is no longer finished."""
+        (self.path / "summary.json").unlink(missing_ok=True)
+        write_whole(self.path / "config.toml", toml.dumps(settings))
+
+    def write_files(self, files: Mapping[str, str]) -> None:
+        """Write texts by file name, each whole or not at all."""
+        for name, text in files.items():
+            write_whole(self.path / name, text)
+
+    def write_summary(self, summary: Summary) -> None:
+        """Write summary.json, the sign of a finished run."""
+        text = json.dumps(asdict(summary), indent=1, default=str)
+        write_whole(self.path / "summary.json", text + "\n")
+
+
+def refuse_other_settings(
+    saved: Mapping[str, Any], own: Mapping[str, Any], run: str, prefix: str = ""
+) -> None:
+    """Compare the nested settings of a checkpoint with those of now.
+
+    Raises:
+        CourseError: at the first entry that differs, naming it and both values.
+    """
+    for key in [*own, *(key for key in saved if key not in own)]:
+        old, new, name = saved.get(key), own.get(key), f"{prefix}{key}"
+        if name in NEWER and key not in saved:
+            continue
+        if isinstance(old, list) and isinstance(new, list):
+            old, new = dict(enumerate(old)), dict(enumerate(new))
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            refuse_other_settings(old, new, run, f"{name}.")
+        elif old != new and name in FINGERPRINTS:
+            raise CourseError(
+                f"Run {run} was started with {FINGERPRINTS[name]} under the same name ({name} was "
+                f"{old}, now it is {new}). Put those back to go on with that run, or choose "
+                "another name or resume='never' for a new one."
+            )
+        elif old != new:
+            raise CourseError(
+                f"Run {run} was started with {name} = {old!r}; now it is {new!r}. Put it back to "
+                "go on with that run, or choose another name or resume='never' for a new one."
+            )

@@ -1,0 +1,1 @@
+"""A task for each kind of training: images, language, preferences, rewards, distillation."""

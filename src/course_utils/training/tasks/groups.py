@@ -1,0 +1,189 @@
+"""Reinforcement learning as the trainer sees it: answers of the model's own, marked by a program.
+
+    questions of step s ─► the policy answers each in a group ─► marks ─► advantages ─► loss
+                           (with the weights after s steps)
+
+The batch of a step depends on the weights, as the answers are the policy's own. Yet nothing of it
+needs to be saved: which questions, and which random numbers the answers are drawn with, follow from
+(seed, step); and the weights after `step` steps are what a checkpoint holds. So a run that was
+killed draws the same answers again and goes on bit for bit, and the parts of a step are the same
+answers on one process or on eight, but for rounding.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from course_utils.alignment.answers import (
+    SampledAnswer,
+    draw_answers,
+    random_places,
+    rows_of,
+)
+from course_utils.alignment.log_probs import token_log_probs
+from course_utils.alignment.reinforcement import group_advantages, grpo_loss
+from course_utils.base.errors import CourseError
+from course_utils.data.chat import prompt_of
+from course_utils.data.tasks import VerifiableTask
+from course_utils.generation.exam import Exam
+from course_utils.generation.fused import FusedGPT
+from course_utils.models.gpt import GPT, IGNORED
+from course_utils.tokenizer.fast import FastBPE
+from course_utils.training.loop.callbacks import Callback, RunningTrainer
+from course_utils.training.loop.cpu_attention import StoredScores
+from course_utils.training.parts.data_order import global_batch, part_of, steps_per_epoch
+from course_utils.training.storage.metrics_file import Record
+from course_utils.training.tasks.language import Batch, Measure
+
+FILE = "rollouts.jsonl"
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """The answers of one batch: to each task a group of them, and their marks."""
+
+    tasks: list[VerifiableTask]
+    answers: list[list[SampledAnswer]]
+    rewards: Float[Tensor, "questions group"]
+
+
+@dataclass(eq=False, kw_only=True)
+class GroupTask:
+    """GRPO on tasks that a program can mark.
+
+    Attributes:
+        policy: The model that the trainer trains: the same object, so that it answers with the
+            weights of the moment.
+        reference: What it started from; it stays as it is.
+        tasks: To train on.
+        exam: Held-out tasks, answered greedily at every evaluation.
+        batch_size: Questions per optimiser step, over all processes.
+        group: Answers to each question, drawn at temperature 1: from the policy itself.
+        max_new_tokens: An answer that has not ended by then is worth nothing.
+        clip, kl_weight: As for `grpo_loss`. Every answer is learned from once, by the weights that
+            gave it, as in the paper; the ratio is then 1 and nothing is clipped.
+        seed: Of the order of the tasks and of the answers.
+        measures: What else to measure at each evaluation.
+    """
+
+    policy: GPT
+    reference: GPT
+    tokenizer: FastBPE
+    tasks: Sequence[VerifiableTask]
+    exam: Exam
+    batch_size: int
+    group: int = 8
+    max_new_tokens: int = 16
+    clip: float = 0.2
+    kl_weight: float = 0.04
+    seed: int = 0
+    measures: Sequence[Measure] = field(default=())
+
+    unit = "answers"
+    writes = True
+
+    def __post_init__(self) -> None:
+        steps_per_epoch(self.batch_size, len(self.tasks))  # refuses a batch larger than the data
+        if self.group < 2:
+            raise CourseError(f"A group of {self.group} has nobody to compare with: 2 or more.")
+        if self.policy is self.reference:
+            raise CourseError("The reference must be a copy of the policy: it does not learn.")
+        self.reference.eval()
+        self.newest: Rollouts | None = None  # for whoever wants to read along
+
+    def batch(self, step: int, part: int, parts: int) -> Batch:
+        order = global_batch(step, self.batch_size, len(self.tasks), self.seed)
+        places = random_places(self.seed, step, self.batch_size, self.group, self.max_new_tokens)
+        mine = part_of(torch.arange(self.batch_size), part, parts)
+        rollouts = self.answer([self.tasks[i] for i in order[mine].tolist()], places[mine])
+        self.newest = rollouts
+        questions = [
+            question
+            for task in rollouts.tasks
+            for question in [prompt_of(self.tokenizer, task.messages[:1])] * self.group
+        ]
+        rows = rows_of(questions, [answer.ids for group in rollouts.answers for answer in group])
+        advantages = group_advantages(rollouts.rewards).flatten()
+        return {**rows, "advantages": advantages}
+
+    def answer(
+        self, tasks: list[VerifiableTask], places: Float[Tensor, "questions group longest"]
+    ) -> Rollouts:
+        """SampledAnswer tasks with the policy as it is now, and mark the answers."""
+        questions = [prompt_of(self.tokenizer, task.messages[:1]) for task in tasks]
+        answers = draw_answers(FusedGPT(self.policy), self.tokenizer, questions, places)
+        marks = [[a.score(task) for a in group] for task, group in zip(tasks, answers, strict=True)]
+        return Rollouts(tasks, answers, torch.tensor(marks))
+
+    def count(self, batch: Batch) -> int:
+        return len(batch["tokens"])
+
+    def loss(self, model: nn.Module, batch: Batch) -> Float[Tensor, ""]:
+        """GRPO's loss, summed over the answers."""
+        tokens, targets = batch["tokens"], batch["targets"]
+        with StoredScores():
+            log_probs = token_log_probs(model(tokens), targets)
+        with torch.no_grad():
+            reference = token_log_probs(self.reference.to(tokens.device)(tokens), targets)
+        losses = grpo_loss(
+            log_probs,
+            log_probs.detach(),
+            reference,
+            batch["advantages"],
+            targets != IGNORED,
+            clip=self.clip,
+            kl_weight=self.kl_weight,
+        )
+        return losses.sum()
+
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        """The exam; the loss of held-out tasks is the share that is answered wrongly."""
+        measured = self.exam.measure(model)
+        measured["val_loss"] = 1 - measured["val_exact_match"]
+        for measure in self.measures:
+            measured |= measure(model)
+        return measured
+
+
+class RolloutLog(Callback):
+    """Keeps what the policy says and what it gets for it: a line of rollouts.jsonl per log line.
+
+    Each has the step, the mean reward, the share of groups that are all right, all wrong or mixed,
+    and one group in full. (On several processes: of the main one's share of the batch.)
+    """
+
+    def __init__(self, task: GroupTask) -> None:
+        self._task = task
+
+    def on_log(self, trainer: RunningTrainer, record: Record) -> None:
+        rollouts = self._task.newest
+        if not trainer.is_main or rollouts is None:
+            return
+        rewards = rollouts.rewards
+        solved = (rewards == 1).float().mean(dim=1)
+        line: dict[str, Any] = {
+            "step": record["step"],
+            "reward": float(rewards.mean()),
+            "all_right": float((solved == 1).float().mean()),
+            "all_wrong": float((solved == 0).float().mean()),
+            "solved": solved.tolist(),
+            "question": rollouts.tasks[0].question,
+            "answers": [answer.text for answer in rollouts.answers[0]],
+            "rewards": rewards[0].tolist(),
+        }
+        with (trainer.config.folder / FILE).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def read_rollouts(folder: Path) -> list[dict[str, Any]]:
+    """The lines of a run's rollouts.jsonl by step; a step that was done again counts once."""
+    path = folder / FILE
+    lines = path.read_text("utf-8").splitlines() if path.is_file() else []
+    found = {line["step"]: line for line in (json.loads(x) for x in lines if x.endswith("}"))}
+    return [found[step] for step in sorted(found)]
