@@ -22,7 +22,7 @@ from course_utils.training.loop.callbacks import Callback
 from course_utils.training.loop.signals import StopRequests
 from course_utils.training.loop.trainer import Trainer
 from course_utils.training.storage import snapshots
-from course_utils.training.storage.metrics_file import Record
+from course_utils.training.storage.run_folder import Record
 
 
 def steps(folder: Path) -> list[int]:

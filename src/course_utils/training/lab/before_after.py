@@ -6,7 +6,7 @@ from pathlib import Path
 from course_utils.base.durable import write_whole
 from course_utils.base.errors import CourseError
 from course_utils.training.loop.callbacks import Callback, RunningTrainer
-from course_utils.training.storage.metrics_file import MetricsFile, Record
+from course_utils.training.storage.run_folder import MetricsFile, Record
 
 FILE = "before.json"
 

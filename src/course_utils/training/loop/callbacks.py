@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from course_utils.training.config import TrainConfig
-from course_utils.training.storage.metrics_file import Record
+from course_utils.training.storage.run_folder import Record
 
 
 class RunningTrainer(Protocol):

@@ -7,7 +7,7 @@ from torch import nn
 from course_utils.base.errors import CourseError
 from course_utils.training.loop.task import Task
 from course_utils.training.storage import rng
-from course_utils.training.storage.metrics_file import Record
+from course_utils.training.storage.run_folder import Record
 
 
 def evaluate(task: Task, model: nn.Module, accelerator: Accelerator) -> Record:

@@ -16,8 +16,7 @@ from course_utils.training.loop.optimizer_step import StepResult
 from course_utils.training.loop.signals import in_notebook
 from course_utils.training.loop.throughput import Meter, Stopwatch
 from course_utils.training.storage.checkpoint import Position
-from course_utils.training.storage.metrics_file import Record
-from course_utils.training.storage.run_folder import RunFolder
+from course_utils.training.storage.run_folder import Record, RunFolder
 
 
 class Report:

@@ -29,10 +29,15 @@ class StopRequests:
 
     A second Ctrl-C raises KeyboardInterrupt, for those who cannot wait for the step. Under a
     launcher it does not: there a single Ctrl-C arrives twice, once passed on by the launcher.
+
+    Attributes:
+        votes: This process's requests, which the trainer sums over all processes at every step:
+            terminated, interrupted, stopped by the program. A plain list, since every step reads
+            it and hardly any finds something in it.
     """
 
     def __init__(self) -> None:
-        self._received: set[int] = set()
+        self.votes = [False, False, False]
         self._own_reason = ""
         self._handlers: dict[int, object] = {}
         self._deadline: threading.Timer | None = None
@@ -40,18 +45,11 @@ class StopRequests:
     def request(self, reason: str) -> None:
         """Stop after this step, for a reason of the program's own."""
         self._own_reason = reason
+        self.votes[2] = True
 
-    def votes(self) -> list[bool]:
-        """This process's requests, to be added up over all processes."""
-        return [
-            signal.SIGTERM in self._received,
-            signal.SIGINT in self._received,
-            bool(self._own_reason),
-        ]
-
-    def verdict(self, votes: Sequence[float]) -> Stop | None:
+    def verdict(self, summed: Sequence[float]) -> Stop | None:
         """What all processes do, given the sum of their votes."""
-        terminated, interrupted, own = votes
+        terminated, interrupted, own = summed
         if terminated:
             return Stop("terminated (SIGTERM)", 128 + signal.SIGTERM)
         if interrupted:
@@ -61,8 +59,7 @@ class StopRequests:
         return None
 
     def __enter__(self) -> "StopRequests":
-        self._received.clear()
-        self._own_reason = ""
+        self.votes, self._own_reason = [False, False, False], ""
         if threading.current_thread() is threading.main_thread():  # Python allows no other
             for number in (signal.SIGTERM, signal.SIGINT):
                 self._handlers[number] = signal.signal(number, self._remember)
@@ -83,8 +80,8 @@ class StopRequests:
             self._deadline = None
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
-        again = number in self._received
-        self._received.add(number)
+        which = 0 if number == signal.SIGTERM else 1
+        again, self.votes[which] = self.votes[which], True
         if number == signal.SIGTERM and _is_launched():
             self._give_up_later()
         if again and number == signal.SIGINT and not _is_launched():

@@ -43,8 +43,7 @@ from course_utils.training.loop.task import Task
 from course_utils.training.loop.throughput import peak, training_flops_per_item
 from course_utils.training.storage import rng, snapshots
 from course_utils.training.storage.checkpoint import Checkpoints, Position
-from course_utils.training.storage.metrics_file import Record
-from course_utils.training.storage.run_folder import RunFolder, Summary
+from course_utils.training.storage.run_folder import Record, RunFolder, Summary
 
 
 class Trainer:
@@ -246,11 +245,11 @@ class Trainer:
         after the same step.
         """
         items, failed, *votes = self._processes.sum(
-            [count, self._checkpoints.failed, *self._stops.votes()]
+            [count, self._checkpoints.failure is not None, *self._stops.votes]
         )
         if failed:
             self._checkpoints.wait()  # raises what went wrong
-        return int(items), self._stops.verdict(votes)
+        return int(items), self._stops.verdict(votes) if any(votes) else None
 
     def _log(self, evaluating: bool) -> None:
         assert self._result is not None

@@ -66,6 +66,9 @@ class Checkpoints:
         keep: How many stay.
         identity: The settings that a run which goes on must share.
         inventory: Of the model, taken before `engine` split its weights.
+
+    Attributes:
+        failure: Why this process could not write a checkpoint; `wait` raises it.
     """
 
     def __init__(
@@ -83,7 +86,7 @@ class Checkpoints:
         self._inventory, self._engine, self._scaler = inventory, engine, scaler
         self._processes = processes
         self._writer: threading.Thread | None = None
-        self._failure: CourseError | None = None
+        self.failure: CourseError | None = None
 
     def save(self, position: Position, whole: Whole | None) -> Path:
         """Begin to write a checkpoint; all processes call it, the main one writes.
@@ -122,7 +125,7 @@ class Checkpoints:
 
         def join() -> None:
             self.drain()
-            failure, self._failure = self._failure, None
+            failure, self.failure = self.failure, None
             if failure:
                 raise failure
 
@@ -133,11 +136,6 @@ class Checkpoints:
         if self._writer:
             self._writer.join()
             self._writer = None
-
-    @property
-    def failed(self) -> bool:
-        """Whether this process could not write; `wait` says why."""
-        return self._failure is not None
 
     def _write(self, step: int, whole: Whole, generators: list, state: dict[str, Any]) -> None:
         def fill(folder: Path) -> None:
@@ -154,7 +152,7 @@ class Checkpoints:
             older = snapshots.versions(self._root)
             last = f"{older[-1].name} is intact" if older else "There is none before it"
             free = shutil.disk_usage(self._root).free / 1e6
-            self._failure = CourseError(
+            self.failure = CourseError(
                 f"Could not save step {step} in {self._root} ({free:.0f} MB are free "
                 f"there): {error}\n{last}. Make room and start the same again to go on."
             )

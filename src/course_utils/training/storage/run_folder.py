@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -9,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from course_utils.base import toml
-from course_utils.base.durable import disk_errors, locked, write_whole
+from course_utils.base.durable import disk_errors, flush_file, locked, write_whole
 from course_utils.base.errors import CourseError
-from course_utils.training.storage.metrics_file import MetricsFile, Record
+
+Record = dict[str, float]  # one line of metrics.jsonl
 
 # A name such as "my.txt" or "sft-nano" may stand for something else by now. These settings are
 # fingerprints of what it stood for when the run began.
@@ -122,3 +124,50 @@ def refuse_other_settings(
                 f"Run {run} was started with {name} = {old!r}; now it is {new!r}. Put it back to "
                 "go on with that run, or choose another name or resume='never' for a new one."
             )
+
+
+class MetricsFile:
+    """metrics.jsonl: one JSON object a line, appended as the run goes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def cut_back(self, step: int) -> None:
+        """Keep the lines up to `step`: a run that goes on from there writes the later ones again.
+
+        A line that a killed process left unfinished goes too.
+        """
+        kept = [line for line in self.read() if line["step"] <= step]
+        write_whole(self.path, "".join(map(_line, kept)))
+
+    def append(self, record: Record) -> None:
+        """Add a line; it is in the operating system's hands before this returns, so that a killed
+        process loses none."""
+        with disk_errors(f"write {self.path}"), self.path.open("a", encoding="utf-8") as file:
+            file.write(_line(record))
+
+    def flush(self) -> None:
+        """Wait until all lines are on the disk, so that no checkpoint is ahead of its trace."""
+        with disk_errors(f"write {self.path}"):
+            flush_file(self.path)
+
+    def read(self) -> list[Record]:
+        """All complete lines."""
+        if not self.path.exists():
+            return []
+        return [json.loads(line) for line in self.path.read_text().splitlines() if _complete(line)]
+
+    def last(self) -> Record:
+        """The last complete line, or an empty one."""
+        lines = self.read()
+        return lines[-1] if lines else {}
+
+
+def _line(record: Record) -> str:
+    # JSON has no infinity, and an fp16 step whose gradient overflowed has an infinite norm.
+    values = {key: value if math.isfinite(value) else None for key, value in record.items()}
+    return json.dumps(values) + "\n"
+
+
+def _complete(line: str) -> bool:
+    return line.startswith("{") and line.endswith("}")

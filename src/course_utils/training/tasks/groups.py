@@ -38,7 +38,7 @@ from course_utils.tokenizer.fast import FastBPE
 from course_utils.training.loop.callbacks import Callback, RunningTrainer
 from course_utils.training.loop.cpu_attention import StoredScores
 from course_utils.training.parts.data_order import global_batch, part_of, steps_per_epoch
-from course_utils.training.storage.metrics_file import Record
+from course_utils.training.storage.run_folder import Record
 from course_utils.training.tasks.language import Batch, Measure
 
 FILE = "rollouts.jsonl"

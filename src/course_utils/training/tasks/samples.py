@@ -11,7 +11,7 @@ from course_utils.generation.engine import generate
 from course_utils.generation.sampling import Sampling
 from course_utils.tokenizer.fast import FastBPE
 from course_utils.training.loop.callbacks import Callback, RunningTrainer
-from course_utils.training.storage.metrics_file import Record
+from course_utils.training.storage.run_folder import Record
 
 FILE = "samples.jsonl"
 
