@@ -69,6 +69,8 @@ class FSDPEngine(Engine):
             fully_shard(unit, mesh=mesh, mp_policy=policy)
         self._parameters, _ = unique_parameters(model)
         now = {id(before[name]): self._parameters[name] for name in before}
+        for parameter in before.values():
+            _release_memory(parameter)  # FSDP has copied this rank's shard of it
         for group in optimizer.param_groups:
             group["params"] = [now[id(parameter)] for parameter in group["params"]]
         assert isinstance(model, FSDPModule)
@@ -143,34 +145,45 @@ class FSDPEngine(Engine):
 
     @contextlib.contextmanager
     def whole_model(self) -> Iterator[None]:
-        units = [m for m in self._own.modules() if isinstance(m, FSDPModule)]
-        for unit in units:
-            unit.set_reshard_after_forward(False, recurse=False)
-            unit.unshard()
+        # FSDP's hooks start collectives in every forward pass, also where nothing is left to
+        # gather. So that a rank can run the model alone, the modules become plain ones meanwhile.
+        full = {name: _full(parameter) for name, parameter in self._parameters.items()}
+        sharded = _remember(self._own)
+        plain = self._make_plain(full)
         try:
             yield
         finally:
-            for unit in units:
-                unit.set_reshard_after_forward(unit is not self._own, recurse=False)
-                unit.reshard()
+            for restore in sharded:
+                restore()
+            for parameter in plain.values():
+                _release_memory(parameter)
 
     def close(self) -> None:
         full = {name: _full(parameter) for name, parameter in self._parameters.items()}
         sharded = self._parameters
-        for restore in self._plain:
-            restore()
-        plain, _ = unique_parameters(self._own)
+        plain = self._make_plain(full)
         swapped = {id(sharded[name]): plain[name] for name in plain}
-        for name, parameter in plain.items():
-            parameter.data = full[name].detach().clone()
-            parameter.grad = None
         for group in self._optimizer.param_groups:
             group["params"] = [swapped.get(id(p), p) for p in group["params"]]
         self._optimizer.state.clear()
         release(self._accelerator, self._own)
 
+    def _make_plain(self, full: dict[str, Tensor]) -> dict[str, nn.Parameter]:
+        """Give the modules their own classes, hooks and parameters back, with these values."""
+        for restore in self._plain:
+            restore()
+        plain, _ = unique_parameters(self._own)
+        for name, parameter in plain.items():
+            parameter.data = full[name].detach().clone()
+            parameter.grad = None
+        return plain
+
     def _trained(self) -> list[nn.Parameter]:
         return [p for p in self._parameters.values() if p.requires_grad]
+
+
+def _release_memory(parameter: nn.Parameter) -> None:
+    parameter.data = parameter.data.new_empty(0)
 
 
 def _full(value: Any) -> Any:
