@@ -30,6 +30,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name a test after its argument where the value is no text: bytes may hold a time or a path.
+
+    Two workers of pytest-xdist must collect the same tests, whenever and wherever they start.
+    """
+    return argname if isinstance(val, bytes) else None
+
+
 # A busy machine is no failure, and examples are not kept between runs.
 hypothesis.settings.register_profile("course", deadline=None, database=None)
 hypothesis.settings.load_profile("course")
