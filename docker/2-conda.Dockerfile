@@ -18,7 +18,7 @@ ENV MAMBA_ROOT_PREFIX=/opt/conda \
 COPY --chown=course:course environment.yml requirements.lock pyproject.toml README.md LICENSE /home/course/course/
 WORKDIR /home/course/course
 RUN mkdir --parents src/course_utils \
-    && touch src/course_utils/__init__.py \
+    && echo '__version__ = "0"' > src/course_utils/__init__.py \
     && micromamba create --yes --file environment.yml \
     && /opt/conda/envs/course/bin/pip install --no-deps --editable . \
     && micromamba clean --all --yes

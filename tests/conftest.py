@@ -17,7 +17,6 @@ SHARING = {
     "test_language_labs",
     "test_preference_labs",
     "test_moe_lab",
-    "test_bootstrap",
     "test_attacks",
     "test_through_the_sandbox",
 }

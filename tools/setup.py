@@ -1,18 +1,15 @@
 """Bring `.venv` from whatever state it is in to ready; `make` runs this before anything else.
 
-    missing, broken  ->  empty .venv, make it, install requirements.lock and the course
+    missing, broken  ->  make .venv anew, install requirements.lock and the course
     stale            ->  install in place (pyproject.toml or requirements.lock changed)
-    ready            ->  nothing; this answer takes a few hundredths of a second
+    ready            ->  nothing
 
 `.venv/course-setup.json` (the stamp) decides. It says "unfinished" from the first change to `.venv`
 until the last, so that a set-up which was killed is recognised. uv does the work: it checks every
 file against the lock's hashes and links packages from its cache, so a second clone takes seconds.
-
-This file uses only what Python 3.6 understands: an old Python then finds a newer one, or says that
-there is none.
+This file uses only what Python 3.6 understands: an old Python can say that it is too old.
 """
 
-import contextlib
 import hashlib
 import json
 import os
@@ -30,6 +27,8 @@ TOO_OLD = (
     "The course needs Python 3.11 or newer; {} is Python {}.\n"
     "Install a newer one, or say where it is: make setup PYTHON=/path/to/python3.12"
 )
+NETWORK = ("error sending request", "dns error", "Failed to fetch", "onnect", "timed out")
+ASK = "import sys; print(*sys.version_info[:2])"
 NO_ROOM = "The set-up needs {} GB of free disk in {}; there are {:.1f} GB. Free some first."
 NO_VENV = "{} cannot make environments: sudo apt install python3-venv, or put uv on PATH."
 
@@ -69,8 +68,7 @@ class Place:
 
 
 def say(text):
-    print(text, file=sys.stderr)
-    sys.stderr.flush()
+    print(text, file=sys.stderr, flush=True)
 
 
 def examine(place, version=None):
@@ -88,7 +86,7 @@ def examine(place, version=None):
         return "broken", "it was made in another folder, " + stamp["venv"]
     if version and stamp["python"] != version:
         return "broken", "it was made with Python " + ".".join(map(str, stamp["python"]))
-    if subprocess.call([str(place.python), "-I", "-S", "-c", ""], stderr=subprocess.DEVNULL):
+    if not version_of(str(place.python)):
         return "broken", "its Python no longer runs"
     lost = set(stamp["names"]) - importable(Path(stamp["packages"]))
     if lost:
@@ -107,7 +105,8 @@ def importable(packages):
 def version_of(python):
     """A Python's [major, minor]; [] if it does not run."""
     try:
-        answer = subprocess.check_output([python, "-I", "-c", VERSION], stderr=subprocess.DEVNULL)
+        command = [python, "-I", "-S", "-c", ASK]
+        answer = subprocess.check_output(command, stderr=subprocess.DEVNULL)
         return list(map(int, answer.split()))
     except (OSError, ValueError, subprocess.CalledProcessError):
         return []
@@ -161,6 +160,8 @@ def fail(place, lines):
     text = "\n".join(lines)
     if "No space left on device" in text:
         says = "The disk filled up. Free some space and run it again."
+    elif "not a virtual environment" in text:
+        says = f"{place.venv} is no environment. Move it away and run it again."
     elif "ash mismatch" in text:
         says = "A download is not the file that requirements.lock names:\n" + text
     elif any(sign in text for sign in NETWORK):
@@ -198,18 +199,16 @@ def build(place, chosen, state, reason):
     fail(place, lines)
     fail(place, run(place, [*install, "--no-deps", "-e", "."]))
     place.write_stamp(describe(place, made_from))
-    with contextlib.suppress(OSError):
-        cached.touch()
+    cached.touch()
     say("The environment is ready.")
 
 
 def describe(place, made_from):
     """The stamp of the finished `.venv`."""
-    ask = "import course_utils, sys, sysconfig; print(*sys.version_info[:2]); "
-    ask += "print(sysconfig.get_path('purelib'))"
-    answer = subprocess.check_output([str(place.python), "-I", "-c", ask]).decode().splitlines()
-    found = {"python": list(map(int, answer[0].split())), "packages": answer[1]}
-    found["names"] = sorted(importable(Path(answer[1])))
+    ask = "import course_utils, sysconfig; print(sysconfig.get_path('purelib'))"
+    packages = subprocess.check_output([str(place.python), "-I", "-c", ask]).decode().strip()
+    found = {"python": version_of(str(place.python)), "packages": packages}
+    found["names"] = sorted(importable(Path(packages)))
     return dict(found, fingerprint=made_from, venv=str(place.venv))
 
 
