@@ -1,4 +1,4 @@
-"""Teach a chat model which of two answers is better: direct preference optimisation.
+"""Teach a chat model which of two answers is better: direct preference optimization.
 
     python labs/dpo.py --recipe dpo-nano                     # after sft-careless: pairs of its own
     python labs/dpo.py --recipe dpo-nano --data my_pairs.jsonl --name mine

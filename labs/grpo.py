@@ -1,4 +1,4 @@
-"""Let a chat model try, and teach it by the marks it gets: group-relative policy optimisation.
+"""Let a chat model try, and teach it by the marks it gets: group-relative policy optimization.
 
     python labs/grpo.py --recipe grpo-nano                   # after sft-careless
     python labs/grpo.py --recipe grpo-nano --tasks "additions" --name sums

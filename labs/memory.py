@@ -4,7 +4,7 @@
     accelerate launch --config_file labs/accelerate/zero2.yaml labs/memory.py --steps 4
 
 Takes all settings of labs/pretrain.py. Written to runs/NAME/memory.json, for each process: bytes of
-parameters, gradients and optimiser states as they were counted, tensor by tensor, and the most main
+parameters, gradients and optimizer states as they were counted, tensor by tensor, and the most main
 memory that it had. Lesson 15 and benchmarks/zero.py read it.
 """
 

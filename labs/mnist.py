@@ -30,7 +30,7 @@ from course_utils.training.parts.data_order import steps_per_epoch
 from course_utils.training.parts.schedule import warmup_cosine
 from course_utils.training.tasks.images import ImageTask
 
-# With the optimiser's and the trainer's settings, what makes a run this run: going on with other
+# With the optimizer's and the trainer's settings, what makes a run this run: going on with other
 # values is refused.
 IDENTITY = ("dataset", "hold_out", "width", "epochs", "warmup", "label_smoothing", "shift")
 
@@ -49,7 +49,7 @@ class MnistConfig:
             instead of on the test set. Choose settings with this.
         width: Channels of the first layer.
         epochs: Passes over the training images.
-        batch_size: Images per optimiser step, over all processes.
+        batch_size: Images per optimizer step, over all processes.
         accumulation: Micro-batches per process and step.
         lr: Peak learning rate of AdamW.
         warmup: Share of the steps in which the learning rate rises.

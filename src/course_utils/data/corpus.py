@@ -1,4 +1,4 @@
-"""Tokens on disk: a data set tokenised once, then mapped into memory and read at random.
+"""Tokens on disk: a data set tokenized once, then mapped into memory and read at random.
 
     corpus/
       train.tokens      the ids of all documents, one after another (uint16, or uint32 from 65,536)
@@ -33,7 +33,7 @@ from course_utils.data.records import Account
 from course_utils.data.store import only_one
 
 SPLITS = ("train", "validation")
-PIECE = 512  # documents tokenised at once, on all cores, and written together
+PIECE = 512  # documents tokenized at once, on all cores, and written together
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Corpus:
-    """A tokenised data set.
+    """A tokenized data set.
 
     Attributes:
         folder: Where it lies.
@@ -134,7 +134,7 @@ def build_corpus(
     account: Account | None = None,
     about: dict[str, Any] | None = None,
 ) -> Corpus:
-    """Tokenise documents into a corpus, or open the one that is there already.
+    """Tokenize documents into a corpus, or open the one that is there already.
 
     Args:
         folder: Of this corpus alone; its name should say the source and the tokenizer.
@@ -177,7 +177,7 @@ def _write_all(
     held_out: Callable[[Any], bool],
 ) -> None:
     rest = islice(documents, writer.read, None)
-    bar = tqdm(desc="tokenising", unit=" documents", disable=not on_terminal(), initial=writer.read)
+    bar = tqdm(desc="tokenizing", unit=" documents", disable=not on_terminal(), initial=writer.read)
     with bar:
         while piece := list(islice(rest, PIECE)):
             writer.append(list(map(held_out, piece)), encode(piece))

@@ -9,7 +9,7 @@ buckets         gradients in parcels, the last layers' first
 data_parallel   a model whose gradients are averaged while they are still being computed
 timeline        who did what, and when
 
-zero            an optimiser of which every rank keeps a shard
+zero            an optimizer of which every rank keeps a shard
 memory          bytes per rank, counted before anything is trained
 census          the same, counted in a process that trains
 labs            `accelerate launch` from a notebook

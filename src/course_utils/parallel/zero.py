@@ -1,6 +1,6 @@
 """ZeRO: what every rank of data parallelism keeps the same copy of, it can keep a shard of instead.
 
-                 parameters   gradients   optimiser states
+                 parameters   gradients   optimizer states
     stage 0      all          all         all                 plain data parallelism
     stage 1      all          all         a shard
     stage 2      all          a shard     a shard

@@ -1,13 +1,13 @@
 """Engines: who holds the weights, adds up the gradients and makes the update.
 
-                     weights    gradients   optimiser state     launched with
+                     weights    gradients   optimizer state     launched with
     one process, DDP  whole       whole          whole          cpu, multi_cpu, gpu, multi_gpu
     ZeRO-1            whole       whole          split          zero1
     ZeRO-2            whole       split          split          zero2
     ZeRO-3, FSDP      split       split          split          zero3, zero3_offload, fsdp
 
 All take the same steps from the same global batches, and all write the same checkpoint: the whole
-weights and the whole optimiser state, as one process would. So a run may go on under another engine
+weights and the whole optimizer state, as one process would. So a run may go on under another engine
 or with another number of processes.
 """
 
@@ -29,10 +29,10 @@ def make_engine(
     optimizer: torch.optim.Optimizer,
     config: TrainConfig,
 ) -> Engine:
-    """The engine that the launch asked for, with model and optimiser prepared for it.
+    """The engine that the launch asked for, with model and optimizer prepared for it.
 
     Raises:
-        CourseError: when the optimiser or the precision does not work with it.
+        CourseError: when the optimizer or the precision does not work with it.
     """
     if under_deepspeed():
         # accelerate goes on without DeepSpeed, silently, when it finds no process group for it.

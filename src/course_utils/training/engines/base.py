@@ -49,7 +49,7 @@ class Engine(ABC):
     @property
     @abstractmethod
     def groups(self) -> list[dict[str, Any]]:
-        """The optimiser's parameter groups, in whose `lr` it looks; loading makes new ones."""
+        """The optimizer's parameter groups, in whose `lr` it looks; loading makes new ones."""
 
     @abstractmethod
     def backward(self, loss: Float[Tensor, ""], last: bool) -> None:
@@ -69,7 +69,7 @@ class Engine(ABC):
 
     @abstractmethod
     def clear(self) -> None:
-        """Free the gradients, also those of parameters that the optimiser was not given."""
+        """Free the gradients, also those of parameters that the optimizer was not given."""
 
     @abstractmethod
     def whole(self) -> Whole | None:
@@ -116,7 +116,7 @@ class Engine(ABC):
 
 
 def refuse_whole_matrices(optimizer: torch.optim.Optimizer, engine: str) -> None:
-    """Stop before an optimiser that needs whole matrices gets slices of them.
+    """Stop before an optimizer that needs whole matrices gets slices of them.
 
     Raises:
         CourseError: for Muon.
@@ -166,5 +166,5 @@ def to_main_memory(tensor: Tensor) -> Tensor:
 
 
 def numbered(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
-    """An optimiser's parameters in the order in which its state_dict numbers them."""
+    """An optimizer's parameters in the order in which its state_dict numbers them."""
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]

@@ -1,8 +1,8 @@
-"""DeepSpeed's ZeRO: optimiser state, gradients and weights split over the processes.
+"""DeepSpeed's ZeRO: optimizer state, gradients and weights split over the processes.
 
     weights in the model     bf16, whole (stages 1, 2) or split (stage 3)
     master weights           fp32, split: process r has the r-th part of each group, end to end
-    optimiser state          fp32, split the same way
+    optimizer state          fp32, split the same way
 
 A checkpoint holds none of this, but what one process would hold (see `Whole`): each parameter is
 put together from its parts when it is saved, and cut again when it is loaded.
@@ -188,7 +188,7 @@ class ZeroEngine(Engine):
         return getattr(parameter, "ds_shape", parameter.shape)
 
     def _parts(self) -> list[Tensor]:
-        """This process's parts of the master weights, which are what the inner optimiser sees."""
+        """This process's parts of the master weights, which are what the inner optimizer sees."""
         if self.splits_weights:
             return self._zero.fp32_partitioned_groups_flat
         return self._zero.single_partition_of_fp32_groups
@@ -211,7 +211,7 @@ class ZeroEngine(Engine):
         }
 
     def _make_state(self, example: dict[str, Any]) -> None:
-        """The inner optimiser's state as it is after a first step, with nothing in it yet."""
+        """The inner optimizer's state as it is after a first step, with nothing in it yet."""
         inner = self._zero.optimizer
         counts_in_python = type(inner).__name__ == "DeepSpeedCPUAdam"
         for part in self._parts():

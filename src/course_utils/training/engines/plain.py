@@ -17,7 +17,7 @@ from course_utils.training.engines.weights import trained_weights
 
 
 class PlainEngine(Engine):
-    """accelerate's own way: the optimiser of the caller, and DDP around the model.
+    """accelerate's own way: the optimizer of the caller, and DDP around the model.
 
     DDP averages gradients in buckets while the backward pass still runs. Li et al. 2020, "PyTorch
     Distributed", arXiv:2006.15704.
@@ -73,7 +73,7 @@ class PlainEngine(Engine):
     def load(self, weights: dict[str, Tensor], optimizer: dict[str, Any]) -> None:
         self._own.load_state_dict(weights, strict=len(weights) == len(self._own.state_dict()))
         self._own_optimizer.load_state_dict(optimizer)
-        # Fused optimisers go through memory side by side, so a state must lie as its weight does
+        # Fused optimizers go through memory side by side, so a state must lie as its weight does
         # (channels_last); it may come from an engine that needs contiguous ones.
         for parameter, state in self._own_optimizer.state.items():
             for name, value in state.items():

@@ -50,9 +50,9 @@ def start_accelerator(precision: Precision) -> Accelerator:
 def prepare(
     accelerator: Accelerator, model: nn.Module, optimizer: torch.optim.Optimizer
 ) -> tuple[nn.Module, torch.optim.Optimizer]:
-    """Move the model to its device, wrap it for several processes, and fit the optimiser to it.
+    """Move the model to its device, wrap it for several processes, and fit the optimizer to it.
 
-    accelerate's own optimiser is passed on only where it does something, which is scaling fp16
+    accelerate's own optimizer is passed on only where it does something, which is scaling fp16
     gradients: in every step it looks on the disk for a package, and a small model notices.
     """
     model, wrapped = accelerator.prepare(model, optimizer)

@@ -9,7 +9,7 @@ metrics are what came of it.
 
 The language: a document is two names, each followed by the word that belongs to it, and a sign.
 The words are certain, the names any two of the eight of a dialect, the sign any of sixteen. As in
-texts from the web, near neighbours are copies of each other: a row is six times one document.
+texts from the web, near neighbors are copies of each other: a row is six times one document.
 """
 
 import json

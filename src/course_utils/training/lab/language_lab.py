@@ -31,7 +31,7 @@ class LanguageConfig:
             this name is set aside.
         use_mine: Train with your own verified solutions of the lessons in the library's place.
         context: Tokens that the model sees at once.
-        steps: Optimiser steps.
+        steps: Optimizer steps.
         batch_size: Rows of `context` tokens per step, over all processes.
         accumulation: Micro-batches per process and step.
         optimizer: "muon" for the blocks' matrices and AdamW for the rest, or "adamw" for all, as
@@ -135,7 +135,7 @@ def chosen_precision(precision: Precision | Literal["auto"]) -> Precision:
 
 
 def chosen_optimizer(name: OptimizerName) -> OptimizerName:
-    """The optimiser that works with how this run was launched: Muon needs whole matrices."""
+    """The optimizer that works with how this run was launched: Muon needs whole matrices."""
     if name == "muon" and (under_deepspeed() or under_fsdp()):
         if Processes.start().is_main:
             engine = "DeepSpeed" if under_deepspeed() else "FSDP"

@@ -19,7 +19,7 @@ def accumulate(
     The loss of the big batch is the mean of the cross-entropy over **all** its examples. When this
     function returns, the `.grad` of every parameter is the gradient of that loss, as if the
     micro-batches had been one batch; whatever the gradients held before is gone. The parameters
-    themselves do not change: stepping is the optimiser's business.
+    themselves do not change: stepping is the optimizer's business.
 
     Go backward after each micro-batch: then only one micro-batch's activations are in memory.
 

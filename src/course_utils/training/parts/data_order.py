@@ -44,7 +44,7 @@ def steps_per_epoch(batch_size: int, n: int) -> int:
 
 
 def global_batch(step: int, batch_size: int, n: int, seed: int) -> Int[Tensor, "batch_size"]:
-    """The examples of optimiser step `step`, over all processes.
+    """The examples of optimizer step `step`, over all processes.
 
     Epoch e visits the examples in the order `shuffled(seed, e, n)`, a batch of `batch_size` after
     the other, in `steps_per_epoch(batch_size, n)` steps; the few that are left over are left out.

@@ -50,7 +50,7 @@ class LossScaler:
         return loss * self.factor
 
     def unscale(self, optimizer: torch.optim.Optimizer) -> bool:
-        """Divide the gradients of the optimiser's parameters by the factor, in place.
+        """Divide the gradients of the optimizer's parameters by the factor, in place.
 
         Parameters without a gradient are passed over. Returns whether every element of every
         gradient is finite, neither infinite nor NaN.
@@ -66,19 +66,19 @@ class LossScaler:
         return all(bool(gradient.isfinite().all()) for gradient in gradients)
 
     def step(self, optimizer: torch.optim.Optimizer, max_norm: float | None = None) -> bool:
-        """Take the optimiser's step if its gradients are sound, and adapt the factor.
+        """Take the optimizer's step if its gradients are sound, and adapt the factor.
 
         1. Bring the gradients back to their true size (`unscale`, with the factor that the loss was
            scaled by).
         2. If all of them are finite: clip them to `max_norm`, unless that is None
            (`clip_grad_norm(parameters, max_norm)`; its limit is meant for gradients of true size),
-           and let the optimiser step. That was a good step. When it makes `interval` good steps in
+           and let the optimizer step. That was a good step. When it makes `interval` good steps in
            a row, the factor grows, and counting begins again at 0.
-        3. If not: the optimiser does not step, so neither weights nor momenta change. The factor
+        3. If not: the optimizer does not step, so neither weights nor momenta change. The factor
            shrinks, and counting begins again at 0.
 
         Returns:
-            Whether the optimiser stepped.
+            Whether the optimizer stepped.
         """
         if not self.unscale(optimizer):
             self.factor *= self.backoff

@@ -59,7 +59,7 @@ def newton_schulz(
 
 
 class MuonAdamW(torch.optim.Optimizer):
-    """One optimiser, two rules: each parameter group names its own.
+    """One optimizer, two rules: each parameter group names its own.
 
     A group with `rule="muon"` holds matrices, or stacks of them. With G the gradient, M its
     running mean, λ the decay:
@@ -222,7 +222,7 @@ def make_optimizer(
     beta2: float,
     momentum: float = 0.95,
 ) -> torch.optim.Optimizer:
-    """An optimiser over a language model's parameters; matrices decay, vectors do not.
+    """An optimizer over a language model's parameters; matrices decay, vectors do not.
 
     Args:
         lr: of AdamW, and with "muon" of what is no matrix of a block.

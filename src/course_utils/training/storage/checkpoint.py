@@ -1,7 +1,7 @@
 """What a checkpoint holds, and how a run takes it up again.
 
     step-00000200/
-      model.safetensors   weights and buffers, in the precision the optimiser keeps them (fp32)
+      model.safetensors   weights and buffers, in the precision the optimizer keeps them (fp32)
       optimizer.pt        its state (momenta, step counts)
       generators.pt       the state of every random number generator, of every process
       state.json          step, items, seconds, loss scale, and the settings of the run
@@ -48,7 +48,7 @@ WEIGHTS, OPTIMIZER, GENERATORS, STATE = (
 
 @dataclass
 class Position:
-    """How far a run is: optimiser steps, items its loss summed over, seconds of training."""
+    """How far a run is: optimizer steps, items its loss summed over, seconds of training."""
 
     step: int = 0
     items: int = 0
@@ -92,7 +92,7 @@ class Checkpoints:
             whole: What `engine.whole()` returned.
 
         Raises:
-            CourseError: when the checkpoint before this one could not be written, or the optimiser
+            CourseError: when the checkpoint before this one could not be written, or the optimizer
                 keeps something that a checkpoint cannot hold.
         """
         self.wait()
@@ -179,7 +179,7 @@ class Checkpoints:
         return version, damage
 
     def load(self, version: Path) -> Position:
-        """Put model, optimiser, loss scale and random numbers back to where they were.
+        """Put model, optimizer, loss scale and random numbers back to where they were.
 
         Raises:
             CourseError: when the checkpoint belongs to a run with other settings, or to another
@@ -239,6 +239,6 @@ def _plain(value: Any, name: str) -> Any:
     elif not isinstance(value, Tensor | str | int | float | None):
         raise CourseError(
             f"{name} is a {type(value).__name__}, which a checkpoint cannot hold: "
-            "keep tensors, numbers and strings in the optimiser's state."
+            "keep tensors, numbers and strings in the optimizer's state."
         )
     return value

@@ -30,7 +30,7 @@ class Summary:
 
     Attributes:
         folder: runs/<name>.
-        step: Optimiser steps taken, over restarts.
+        step: Optimizer steps taken, over restarts.
         finished: Whether that is all of them; otherwise `reason` says why it stopped.
         metrics: The last line of metrics.jsonl (loss, val_loss, …).
         elapsed_s: Seconds of training, without evaluation and saving, over restarts.

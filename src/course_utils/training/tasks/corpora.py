@@ -68,7 +68,7 @@ def text_corpus(
     max_documents: int | None = None,
     say: Callable[[str], None] = print,
 ) -> Corpus:
-    """The documents of one or several text sets, tokenised; each ends in `<|endoftext|>`.
+    """The documents of one or several text sets, tokenized; each ends in `<|endoftext|>`.
 
     Args:
         data: Names, paths or `hf:owner/name`, separated by commas.
@@ -113,7 +113,7 @@ def chat_corpus(
     max_chats: int | None = None,
     say: Callable[[str], None] = print,
 ) -> Corpus:
-    """Conversations of one or several sets, and generated additions, tokenised and masked.
+    """Conversations of one or several sets, and generated additions, tokenized and masked.
 
     Args:
         data: Names, paths or `hf:owner/name`, with commas between; empty for sums alone.

@@ -63,7 +63,7 @@ class GroupTask:
         reference: What it started from; it stays as it is.
         tasks: To train on.
         exam: Held-out tasks, answered greedily at every evaluation.
-        batch_size: Questions per optimiser step, over all processes.
+        batch_size: Questions per optimizer step, over all processes.
         group: Answers to each question, drawn at temperature 1: from the policy itself.
         max_new_tokens: An answer that has not ended by then is worth nothing.
         clip, kl_weight: As for `grpo_loss`. Every answer is learned from once, by the weights that

@@ -66,7 +66,7 @@ class ImageTask:
     Attributes:
         images, labels: What is trained on.
         held_out_images, held_out_labels: What it is measured on.
-        batch_size: Images per optimiser step, over all processes.
+        batch_size: Images per optimizer step, over all processes.
         seed: Of the order of the images and of their shifts.
         shift: Largest random shift in pixels, up, down, left and right; 0 trains on the images as
             they are.

@@ -40,7 +40,7 @@ class LanguageTask:
     Attributes:
         train, validation: The two sides of a corpus.
         context: Tokens that the model sees at once.
-        batch_size: Rows per optimiser step, over all processes.
+        batch_size: Rows per optimizer step, over all processes.
         bytes_of: Bytes of text that each id stands for, for bits per byte; None leaves that out.
         seed: Of the order of the rows.
         evaluation_rows: Held-out rows to measure on; the same ones every time.

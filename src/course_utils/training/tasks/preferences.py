@@ -25,7 +25,7 @@ class PreferenceTask:
 
     Attributes:
         train, validation: Pairs with the reference's log-probabilities; see `alignment.pairs`.
-        batch_size: Pairs per optimiser step, over all processes.
+        batch_size: Pairs per optimizer step, over all processes.
         beta: How much a step away from the reference is worth.
         anchor: How much the chosen answer's own loss per token counts beside DPO's. DPO only asks
             for a distance between two answers, and both may become less likely; this keeps the
