@@ -145,7 +145,7 @@ def test_killed_and_resumed_is_as_if_never_killed(
     assert metrics(runs_dir, "killed")[-1]["step"] < 25
     resumed = run(runs_dir, [MNIST, *options])
     assert resumed.returncode == 0, resumed.stderr
-    assert "going on from step-00000020" in resumed.stdout + resumed.stderr
+    assert "resuming from step-00000020" in resumed.stdout + resumed.stderr
     assert trace(metrics(runs_dir, "killed")) == trace(one_process)
 
     other = run(runs_dir, [MNIST, *options, "--shift", "2"])

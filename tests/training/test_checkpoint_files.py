@@ -37,7 +37,7 @@ def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_is_used(
     train(tmp_path, steps=8, progress="auto", **settings)
     out = capsys.readouterr().out
     assert "step-00000006/model.safetensors was changed after it was written" in out
-    assert "going on from step-00000004" in out
+    assert "resuming from step-00000004" in out
     assert trace(tmp_path / "toy") == trace(tmp_path / "whole")
 
 

@@ -104,7 +104,7 @@ class ShardedAdamW:
     Args:
         link: this rank's connection; all ranks step together.
         params: of the model, equal on all ranks.
-        lr, betas, eps, weight_decay: see `training.optim.adamw`.
+        lr, betas, eps, weight_decay: see `training.parts.optim.adamw`.
     """
 
     def __init__(

@@ -78,7 +78,9 @@ def attend_storing_scores(
     stacked = (query / math.sqrt(head_dim)).reshape(batch, kv_heads, -1, head_dim)
     scores = (stacked @ key.transpose(-2, -1)).view(batch, heads, queries, keys)
     if attn_mask is not None:
-        with torch.no_grad():  # a masked weight is 0 and has gradient 0: autograd need not see the mask
+        with (
+            torch.no_grad()
+        ):  # a masked weight is 0 and has gradient 0: autograd need not see the mask
             scores.masked_fill_(~attn_mask, float("-inf"))
     weights = scores.softmax(dim=-1)
     outputs = weights.view(batch, kv_heads, -1, keys) @ value

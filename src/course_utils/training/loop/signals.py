@@ -70,7 +70,9 @@ class StopRequests:
     def __enter__(self) -> "StopRequests":
         self._received.clear()
         self._own_reason = ""
-        if threading.current_thread() is threading.main_thread():  # only the main thread may set handlers
+        if (
+            threading.current_thread() is threading.main_thread()
+        ):  # only the main thread may set handlers
             for number in (signal.SIGTERM, signal.SIGINT):
                 self._handlers[number] = signal.signal(number, self._remember)
         if _is_launched():

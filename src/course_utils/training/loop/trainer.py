@@ -180,7 +180,9 @@ class Trainer:
         )
         stack.callback(self._checkpoints.drain)
         self._resume()
-        on_main(lambda: self._folder.write_files(self._files))  # only after `_resume` has accepted the settings
+        on_main(
+            lambda: self._folder.write_files(self._files)
+        )  # only after `_resume` has accepted the settings
         stack.callback(self._report.close)
         on_main(
             lambda: self._report.open(self._position, {"train": config.as_dict(), **self._what})
@@ -188,7 +190,9 @@ class Trainer:
         if config.checkpoint_activations:
             stack.enter_context(recomputing(self.model))
         if config.compile and self._engine.shards_state:
-            self._report.say(f"--compile is ignored: it does not work with {self._engine.strategy}.")
+            self._report.say(
+                f"--compile is ignored: it does not work with {self._engine.strategy}."
+            )
         elif config.compile:
             self.model.compile()
         self.model.train()

@@ -86,7 +86,7 @@ class GroupTask:
     measures: Sequence[Measure] = field(default=())
 
     unit = "answers"
-    writes = True
+    generates = True
 
     def __post_init__(self) -> None:
         steps_per_epoch(self.batch_size, len(self.tasks))  # refuses a batch larger than the data
