@@ -47,7 +47,8 @@ def test_no_intact_checkpoint_is_an_error_and_nothing_is_lost(tmp_path: Path) ->
         (version / "optimizer.pt").write_bytes(b"")
     before = trace(tmp_path / "toy")
     with pytest.raises(
-        CourseError, match=r"(?s)is intact: .*6.*; .*3.*start over with resume='never'"
+        CourseError,
+        match=r"(?s)is intact: .*6.*; .*3.*start from the beginning with resume='never'",
     ):
         train(tmp_path)
     assert trace(tmp_path / "toy") == before

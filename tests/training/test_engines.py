@@ -193,9 +193,9 @@ def refusals_under(runs: Path, engine: str) -> None:
     launched(engine)
     model = gpt()
     muon = MuonAdamW(muon_groups(model, lr_muon=0.02, lr=0.01, weight_decay=0.0))
-    with pytest.raises(CourseError, match="Muon needs whole matrices, and FSDP gives each"):
+    with pytest.raises(CourseError, match="Muon needs whole matrices, and FSDP shards"):
         toy_trainer(runs, model=model, optimizer=muon, task=Text()).train()
-    with pytest.raises(CourseError, match='precision "fp16" is not supported under FSDP'):
+    with pytest.raises(CourseError, match="--precision fp16 is not supported with FSDP"):
         toy_trainer(runs, precision="fp16").train()
     with pytest.raises(
         CourseError, match="Writing generates text during training, which needs all"

@@ -378,7 +378,9 @@ def test_a_model_that_is_no_longer_new_does_not_start_from_the_beginning(tmp_pat
 
 
 def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path) -> None:
-    with pytest.raises(CourseError, match=r"loss is nan at step 5 \(step-00000003 is from before"):
+    with pytest.raises(
+        CourseError, match=r"loss is nan at step 5 \(the last checkpoint is step-00000003"
+    ):
         train(tmp_path, save_every=3, steps=9, callbacks=[Poison()], log_every=5)
     assert train(tmp_path, save_every=3, steps=9).finished
 

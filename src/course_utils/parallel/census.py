@@ -1,4 +1,4 @@
-"""What a process really keeps, counted tensor by tensor, and what the system says to that."""
+"""A rank's memory, counted tensor by tensor, and the process's peak memory."""
 
 import resource
 from collections.abc import Callable, Iterable, Iterator

@@ -1,10 +1,10 @@
-"""Data parallelism: a copy of the model on every rank, a part of the batch for each.
+"""Data parallelism: a replica of the model on every rank, a part of the batch for each.
 
     rank 0   rows 0 … 7    forward, backward ─┐                       ┌─ the same update
                                               ├─ mean of the gradients ┤
     rank 1   rows 8 … 15   forward, backward ─┘                       └─ the same update
 
-The copies begin equal and see equal gradients, so they stay equal, and nobody ever sends weights.
+The copies begin equal and see equal gradients, so they stay equal, and no rank sends weights again.
 """
 
 import time

@@ -1,4 +1,4 @@
-"""Where the memory goes, counted before anything is trained.
+"""The memory footprint of training, computed before anything is trained.
 
 Three things grow with the model, and ZeRO divides them: parameters, gradients, optimizer states.
 One grows with the batch, and only smaller micro-batches and recomputing help: activations, what the
@@ -157,7 +157,7 @@ def traffic_per_step(
 
 
 def activation_bytes(config: GPTConfig, rows: int, seq: int, *, recomputing: bool = False) -> int:
-    """What the backward pass of our GPT needs of the forward pass, in float32.
+    """The activation memory of our GPT: what its backward pass needs, in float32.
 
     Per token, a block keeps
 

@@ -1,4 +1,4 @@
-"""metrics.jsonl: the numbers of a run, one line for each step that is logged."""
+"""metrics.jsonl: the metrics of a run, one line for each logged step."""
 
 import json
 import math
@@ -10,27 +10,26 @@ Record = dict[str, float]  # one line of metrics.jsonl
 
 
 class MetricsFile:
-    """metrics.jsonl: one JSON object a line, appended as the run goes."""
+    """metrics.jsonl: one JSON object per line, appended during the run."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def cut_back(self, step: int) -> None:
-        """Keep the lines up to `step`: a run that goes on from there writes the later ones again.
+        """Remove the lines after `step`: a run that resumes there writes them again.
 
-        A line that a killed process left unfinished goes too.
+        This also removes an incomplete line of a killed process.
         """
         kept = [line for line in self.read() if line["step"] <= step]
         write_whole(self.path, "".join(map(_line, kept)))
 
     def append(self, record: Record) -> None:
-        """Add a line; it is in the operating system's hands before this returns, so that a killed
-        process loses none."""
+        """Append a line. It is written to the file at once, so a killed process loses no line."""
         with disk_errors(f"write {self.path}"), self.path.open("a", encoding="utf-8") as file:
             file.write(_line(record))
 
     def flush(self) -> None:
-        """Wait until all lines are on the disk, so that no checkpoint is ahead of its trace."""
+        """Wait until all lines are on the disk, so that no checkpoint is newer than the metrics."""
         with disk_errors(f"write {self.path}"):
             flush_file(self.path)
 
@@ -47,7 +46,7 @@ class MetricsFile:
 
 
 def _line(record: Record) -> str:
-    # JSON has no infinity, and an fp16 step whose gradient overflowed has an infinite norm.
+    # JSON has no infinity, but the gradient norm is infinite when fp16 gradients overflow.
     values = {key: value if math.isfinite(value) else None for key, value in record.items()}
     return json.dumps(values) + "\n"
 
