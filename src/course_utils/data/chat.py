@@ -127,7 +127,7 @@ def in_conversations(
 ) -> Iterator[Messages]:
     """Single exchanges joined into conversations of one to `turns` of them, in a mixed order.
 
-    A model that was trained only on single questions fails at the second question. Conversations with
+    A model that was trained only on single questions fails at the second one. Conversations with
     several turns stay unchanged, and held-out exchanges are joined only with held-out ones.
 
     The order is that of a shuffle with a buffer: a set of any size passes through it, the same way

@@ -103,7 +103,8 @@ def open_corpus(folder: Path) -> Corpus:
         raise CourseError(f"There is no whole corpus in {folder}.") from None
     except (OSError, ValueError, KeyError) as error:
         raise CourseError(
-            f"The corpus in {folder} is damaged ({error}). Delete that folder and run again to rebuild it."
+            f"The corpus in {folder} is damaged ({error}). "
+            "Delete that folder and run again to rebuild it."
         ) from None
     return Corpus(folder, train, validation, about)
 
@@ -168,7 +169,7 @@ def build_corpus(
         except OSError as error:
             raise CourseError(
                 f"Could not write {folder}: {error.strerror or error}. Make room, or set "
-                "COURSE_DATA_DIR to another disk, and run the same command again: it resumes from here."
+                "COURSE_DATA_DIR to another disk, and run the same command again: it will resume."
             ) from None
     return open_corpus(folder)
 

@@ -51,7 +51,7 @@ class DataParallel(nn.Module):
 
     Every parameter has a hook that runs when its gradient is complete. The hook of a bucket's last
     parameter starts the bucket's all-reduce (gloo's or NCCL's, in the background), and the backward
-    pass goes on. `finish` waits for what is still under way. All ranks start their buckets in the
+    pass continues. `finish` waits for what is still under way. All ranks start their buckets in the
     same order, which a collective needs.
 
     Args:

@@ -33,7 +33,7 @@ class TrainConfig:
         precision: "no" computes in fp32; "bf16" and "fp16" under autocast, with the weights kept in
             fp32 (fp16 also scales the loss); "fp8" computes the blocks' matrix products in 8 bits,
             on GPUs that support it: see `engines.precision.check_precision`.
-        clip: The maximum gradient norm, or None for no clipping. Pascanu et al. 2013, arXiv:1211.5063.
+        clip: The maximum gradient norm; None does not clip. Pascanu et al. 2013, arXiv:1211.5063.
         eval_every: Steps between evaluations; None evaluates only at the end.
         save_every: Steps between checkpoints; None saves only at the end (and on stop).
         log_every: Steps between lines of metrics.jsonl. On a GPU, each line waits for its step.

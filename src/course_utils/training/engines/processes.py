@@ -125,8 +125,8 @@ class Processes:
         launched = int(os.environ.get("WORLD_SIZE", "1"))
         if state.num_processes != launched:
             raise CourseError(
-                f"{launched} processes were launched but the process group has {state.num_processes} "
-                f"({state.distributed_type.value}): launch with a file from labs/accelerate/."
+                f"{launched} processes were launched, but the process group has "
+                f"{state.num_processes} ({state.distributed_type.value}): launch with a file from labs/accelerate/."
             )
         return cls(state.process_index, state.num_processes, state.device)
 

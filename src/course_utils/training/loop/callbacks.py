@@ -49,7 +49,7 @@ class Callback:
         """Called after a line was written to metrics.jsonl; `record` is that line."""
 
     def on_eval(self, trainer: RunningTrainer, step: int, metrics: Record) -> None:
-        """Called after an evaluation, before its line is written; `metrics` has the val_* values."""
+        """Called after an evaluation, before its line is written; `metrics` has the val_* keys."""
 
 
 class StopAfter(Callback):

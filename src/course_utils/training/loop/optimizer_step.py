@@ -79,7 +79,7 @@ class OptimizerStep:
     def __call__(
         self, step: int, batches: Sequence[Any], items: int, want_norm: bool
     ) -> StepResult:
-        """Update the weights from a step's micro-batches; `p.grad` keeps the gradients until `clear`.
+        """Update the weights from a step's micro-batches; `clear` frees the gradients afterwards.
 
         Args:
             step: The number of optimizer steps before this one.
@@ -92,8 +92,8 @@ class OptimizerStep:
         """
         if not items:
             raise CourseError(
-                f"Step {step} has no {self._task.unit} to train on: the loss mask excludes its whole "
-                "batch. Check the data, or use a larger batch."
+                f"Step {step} has no {self._task.unit} to train on: the loss mask excludes its "
+                "whole batch. Check the data, or use a larger batch."
             )
         loss_sum = self._gradients(batches, items)
         lr = self._set_learning_rates(self._schedule(step))

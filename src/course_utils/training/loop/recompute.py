@@ -38,7 +38,7 @@ def recomputing(model: nn.Module) -> Iterator[None]:
     blocks = getattr(model, "blocks", None)
     if not isinstance(blocks, nn.ModuleList):
         raise CourseError(
-            f"checkpoint_activations needs an nn.ModuleList named blocks, and {type(model).__name__} "
+            f"checkpoint_activations needs an nn.ModuleList named blocks; {type(model).__name__} "
             "has none. Name the model's list of layers blocks, or turn checkpoint_activations off."
         )
     try:

@@ -14,7 +14,7 @@ class Task(Protocol):
     """Data, loss and evaluation of one problem.
 
     Attributes:
-        unit: The items that are counted, in the plural: "images" or "tokens". It names the columns of
+        unit: The counted items, in the plural: "images" or "tokens". It names the columns of
             metrics.jsonl (`images`, `images_per_s`).
         batch_size: Examples in one global batch, that is, per optimizer step, over all ranks.
             The trainer refuses a task whose batch size differs from `TrainConfig.batch_size`.

@@ -96,7 +96,8 @@ class Trainer:
             )
         self.model, self.optimizer, self.schedule = model, optimizer, schedule
         self.task, self.config, self.callbacks = task, config, callbacks
-        # Compare the recipe first: a changed recipe can also change the optimizer's parameter groups.
+        # Compare the recipe first: a changed recipe can also change the optimizer's parameter
+        # groups.
         self._what = {"recipe": dict(recipe or {}), "optimizer": describe_optimizer(optimizer)}
         self._processes = Processes.start()
         self.device, self.is_main = self._processes.device, self._processes.is_main
@@ -157,8 +158,8 @@ class Trainer:
         )
         if self._engine.shards_weights and getattr(self.task, "generates", False):
             raise CourseError(
-                f"{type(self.task).__name__} generates text during training, which needs all weights "
-                f"on every rank; {self._engine.strategy} shards them. Launch with zero1.yaml or "
+                f"{type(self.task).__name__} generates text during training, which needs all "
+                f"weights on every rank; {self._engine.strategy} shards them. Launch with zero1.yaml or "
                 "zero2.yaml."
             )
         # Not earlier: a run that raises an error above must not move an existing run.

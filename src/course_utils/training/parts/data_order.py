@@ -48,7 +48,7 @@ def global_batch(step: int, batch_size: int, n: int, seed: int) -> Int[Tensor, "
 
     Epoch e visits the examples in the order `shuffled(seed, e, n)`, in consecutive batches of
     `batch_size`, in `steps_per_epoch(batch_size, n)` steps; it omits the examples left over.
-    Steps are counted from 0 and continue through the epochs: the first step of epoch 1 is the one after
+    Steps are counted from 0 and continue through the epochs: the first step of epoch 1 comes after
     the last step of epoch 0.
 
     Args:

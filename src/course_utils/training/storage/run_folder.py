@@ -122,7 +122,7 @@ def refuse_other_settings(
             )
         elif old != new:
             raise CourseError(
-                f"Run {run} was started with {name} = {old!r}; now it is {new!r}. Restore it to resume "
-                "that run. For a new run, choose another --name, or start without --resume "
+                f"Run {run} was started with {name} = {old!r}; now it is {new!r}. Restore it to "
+                "resume that run. For a new run, choose another --name, or start without --resume "
                 "(resume='never')."
             )

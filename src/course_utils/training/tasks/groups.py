@@ -156,7 +156,7 @@ class GroupTask:
 class RolloutLog(Callback):
     """Writes the policy's answers and rewards: one line of rollouts.jsonl per logged step.
 
-    Each line has the step, the mean reward, the share of groups that are all right, all wrong or mixed,
+    Each line has the step, the mean reward, the share of groups that are all right or all wrong,
     and one group in full. (With several ranks, these are rank 0's micro-batches.)
     """
 
