@@ -82,7 +82,7 @@ def test_a_full_disk_is_told_and_leaves_the_last_checkpoint(
     assert ended.code == 0, ended.output
     assert "told: Could not save step 4 in" in ended.output
     assert "MB are free there" in ended.output
-    assert "\nstep-00000002 is intact. Make room and start the same again" in ended.output
+    assert "\nstep-00000002 is intact. Free disk space, then resume the run" in ended.output
     checkpoints = tmp_path / "toy" / "checkpoints"
     assert [path.name for path in checkpoints.iterdir()] == ["step-00000002"]
     sizes = {path.name: path.stat().st_size for path in (checkpoints / "step-00000002").iterdir()}

@@ -126,7 +126,8 @@ class Processes:
         if state.num_processes != launched:
             raise CourseError(
                 f"{launched} processes were launched, but the process group has "
-                f"{state.num_processes} ({state.distributed_type.value}): launch with a file from labs/accelerate/."
+                f"{state.num_processes} ({state.distributed_type.value}): "
+                "launch with a file from labs/accelerate/."
             )
         return cls(state.process_index, state.num_processes, state.device)
 

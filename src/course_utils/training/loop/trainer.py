@@ -159,8 +159,8 @@ class Trainer:
         if self._engine.shards_weights and getattr(self.task, "generates", False):
             raise CourseError(
                 f"{type(self.task).__name__} generates text during training, which needs all "
-                f"weights on every rank; {self._engine.strategy} shards them. Launch with zero1.yaml or "
-                "zero2.yaml."
+                f"weights on every rank; {self._engine.strategy} shards them. Launch with "
+                "zero1.yaml or zero2.yaml."
             )
         # Not earlier: a run that raises an error above must not move an existing run.
         if self._resume_mode == "never" and (aside := on_main(self._folder.set_aside)):
@@ -210,8 +210,8 @@ class Trainer:
             self._position = self._checkpoints.load(self._saved)
         elif self._resume_mode == "must":
             raise CourseError(
-                f"There is no checkpoint in {self._folder.checkpoints} to resume from: "
-                "run without resume='must' (labs: without --resume) to start from the beginning."
+                f"There is no checkpoint in {self._folder.checkpoints} to resume from. To "
+                "start from the beginning, create a new model and trainer with resume='auto'."
             )
         where = f"resuming from {self._saved.name}" if self._saved else "from the beginning"
         how = describe(self._accelerator, self._engine.strategy, self.config.precision)

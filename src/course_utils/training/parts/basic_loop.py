@@ -69,7 +69,8 @@ def evaluate(
 
     The model maps images to logits (batch, classes); its answer is the class with the largest one.
     `batches` yields (images, labels); it may be an iterator that can be read only once. The last
-    batch may be smaller than the others, and every image counts the same, whichever batch it came in.
+    batch may be smaller than the others, and every image counts the same, whichever batch it
+    came in.
 
     - The model answers in evaluation mode, so that an image's answer depends on nothing but the
       image. Afterwards it is in the mode in which it came.
