@@ -137,7 +137,7 @@ def test_recomputing_needs_less_memory() -> None:
 
 
 def test_recomputing_needs_blocks(tmp_path: Path) -> None:
-    with pytest.raises(CourseError, match=r"Sequential has no nn\.ModuleList named blocks"):
+    with pytest.raises(CourseError, match=r"an nn\.ModuleList named blocks; Sequential has none"):
         train(tmp_path, checkpoint_activations=True)
 
 
