@@ -9,7 +9,7 @@ from torch import nn
 
 from course_utils.base.errors import CourseError
 from course_utils.data.images import ImageSet
-from course_utils.training.tasks import images
+from course_utils.training.tasks import images as image_task
 from course_utils.training.tasks.images import ImageTask, random_shifts, shift
 
 N, N_HELD_OUT, SIDE = 50, 23, 6
@@ -98,7 +98,7 @@ def test_loss_is_the_sum_over_the_batch() -> None:
 
 
 def test_evaluation_counts_every_held_out_image_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "EVALUATION_BATCH", 10)  # 10 + 10 + 3 images
+    monkeypatch.setattr(image_task, "EVALUATION_BATCH", 10)  # 10 + 10 + 3 images
     task, model = make_task(label_smoothing=0.2), linear()
     logits = model(task.held_out_images.float().unsqueeze(1) / 127.5 - 1)
     measured = task.evaluate(model)
