@@ -34,11 +34,11 @@ def questions(
     )
 
 
-def some_visible(rng: torch.Generator, *shape: int) -> Tensor:
+def some_mask(rng: torch.Generator, *shape: int) -> Tensor:
     """A random mask in which every query sees at least its first key."""
-    visible = torch.rand(shape, generator=rng) < 0.5
-    visible[..., 0] = True
-    return visible
+    mask = torch.rand(shape, generator=rng) < 0.5
+    mask[..., 0] = True
+    return mask
 
 
 def like_torch(student: Any, rng: torch.Generator) -> None:
@@ -56,19 +56,19 @@ def like_torch_masked(student: Any, rng: torch.Generator) -> None:
     """Equals torch's own attention with a mask, one for all or one for each text"""
     query, key, value = questions(rng)
     for shape in ((5, 7), (2, 1, 5, 7)):
-        visible = some_visible(rng, *shape)
-        expected = F.scaled_dot_product_attention(query, key, value, attn_mask=visible)
-        assert_close(student(query, key, value, visible), expected, f"With a mask of shape {shape}")
+        mask = some_mask(rng, *shape)
+        expected = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        assert_close(student(query, key, value, mask), expected, f"With a mask of shape {shape}")
 
 
 def hidden_means_hidden(student: Any, rng: torch.Generator) -> None:
     """What may not be seen has no influence, however large it is"""
     query, key, value = questions(rng)
-    visible = some_visible(rng, 5, 7)
-    visible[:, 4] = False
-    expected = F.scaled_dot_product_attention(query, key, value, attn_mask=visible)
+    mask = some_mask(rng, 5, 7)
+    mask[:, 4] = False
+    expected = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
     key[:, :, 4], value[:, :, 4] = 100 * key[:, :, 4], 1000.0
-    got = student(query, key, value, visible)
+    got = student(query, key, value, mask)
     assert_close(got, expected, "Key 4 is hidden from all, and was made very large")
 
 
@@ -83,10 +83,10 @@ def one_key(student: Any, rng: torch.Generator) -> None:
 def gradients_flow(student: Any, rng: torch.Generator) -> None:
     """Sends the right gradients to queries, keys and values"""
     inputs = [x.requires_grad_() for x in questions(rng)]
-    visible = some_visible(rng, 5, 7)
-    expected = F.scaled_dot_product_attention(*inputs, attn_mask=visible)
+    mask = some_mask(rng, 5, 7)
+    expected = F.scaled_dot_product_attention(*inputs, attn_mask=mask)
     pull = draw(rng, *expected.shape)
-    got = student(*inputs, visible)
+    got = student(*inputs, mask)
     assert_close(got, expected, "With a mask")
     if not got.requires_grad:
         raise CheckFailure("The result is cut off from its inputs: backward() cannot run")
@@ -98,10 +98,10 @@ def gradients_flow(student: Any, rng: torch.Generator) -> None:
 
 
 def _mask_afterwards(
-    query: Tensor, key: Tensor, value: Tensor, visible: Tensor | None = None
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None
 ) -> Tensor:
     weights = (query @ key.transpose(-2, -1) / math.sqrt(query.shape[-1])).softmax(dim=-1)
-    return (weights if visible is None else weights * visible) @ value
+    return (weights if mask is None else weights * mask) @ value
 
 
 ATTEND = Exercise(
@@ -145,7 +145,7 @@ ATTEND = Exercise(
         Mutant(
             says="Your mask is the wrong way round: True means that the query may look there.",
             why="masked_fill fills where its argument is True, so one passes the mask as it is.",
-            replace=("masked_fill(~visible,", "masked_fill(visible,"),
+            replace=("masked_fill(~mask,", "masked_fill(mask,"),
         ),
         Mutant(
             says="You gave hidden keys the score 0. The softmax still gives them a share: e⁰ = 1. "
@@ -162,20 +162,20 @@ ATTEND = Exercise(
         Mutant(
             says="Your function ignores the mask.",
             why="Without a mask the formula is already complete.",
-            replace=("if visible is not None:", "if visible is not None and False:"),
+            replace=("if mask is not None:", "if mask is not None and False:"),
         ),
         Mutant(
             says="You added the mask to the scores: True is 1, which is only a small preference. "
             "Where it is False the score must become −inf.",
             why="Torch adds masks, too; but those hold −inf, not booleans.",
-            replace=('scores.masked_fill(~visible, float("-inf"))', "scores + visible"),
+            replace=('scores.masked_fill(~mask, float("-inf"))', "scores + mask"),
         ),
     ),
     hints=(
         "Three lines: scores, weights, average. scores[i, j] is the dot product of query i with "
         "key j.",
         "query @ key.transpose(-2, -1) are all dot products at once. Divide them by √head_dim. "
-        'scores.masked_fill(~visible, float("-inf")) hides what may not be seen.',
+        'scores.masked_fill(~mask, float("-inf")) hides what may not be seen.',
         "Then scores.softmax(dim=-1) @ value.",
     ),
 )
@@ -183,9 +183,9 @@ ATTEND = Exercise(
 # --- attention.causal_mask ------------------------------------------------------------------------
 
 
-def positions_compared(seq: int, total: int) -> Tensor:
+def positions_compared(queries: int, keys: int) -> Tensor:
     """The definition, by comparing positions."""
-    return torch.arange(total - seq, total)[:, None] >= torch.arange(total)
+    return torch.arange(keys - queries, keys)[:, None] >= torch.arange(keys)
 
 
 def draw_size(rng: torch.Generator, low: int, high: int) -> int:
@@ -200,17 +200,17 @@ def whole_text(student: Any, rng: torch.Generator) -> None:
 
 def last_part(student: Any, rng: torch.Generator) -> None:
     """The last part of a text: the queries stand at the end"""
-    seq = draw_size(rng, 2, 6)
-    total = seq + draw_size(rng, 1, 6)
+    queries = draw_size(rng, 2, 6)
+    keys = queries + draw_size(rng, 1, 6)
     assert_equal(
-        student(seq, total),
-        positions_compared(seq, total),
-        f"The last {seq} of {total} positions",
+        student(queries, keys),
+        positions_compared(queries, keys),
+        f"The last {queries} of {keys} positions",
     )
 
 
 def single_query(student: Any, rng: torch.Generator) -> None:
-    """One new token sees everything there is"""
+    """A single new token attends to all keys"""
     total = draw_size(rng, 3, 12)
     assert_equal(student(1, total), positions_compared(1, total), f"The last of {total} positions")
 
@@ -219,13 +219,13 @@ def as_a_mask(student: Any, rng: torch.Generator) -> None:
     """In attention it gives what torch calls is_causal"""
     query, key, value = questions(rng, 6, 6)
     expected = F.scaled_dot_product_attention(query, key, value, is_causal=True)
-    visible = student(6, 6)
-    assert_equal(visible.dtype, torch.bool, "The dtype of the mask")
-    got = F.scaled_dot_product_attention(query, key, value, attn_mask=visible)
+    mask = student(6, 6)
+    assert_equal(mask.dtype, torch.bool, "The dtype of the mask")
+    got = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
     assert_close(got, expected, "Attention with your mask")
 
 
-ONES = "torch.ones(seq, total, dtype=torch.bool, device=device).tril(total - seq)"
+ONES = "torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)"
 
 CAUSAL_MASK = Exercise(
     id="attention.causal_mask",
@@ -237,29 +237,31 @@ CAUSAL_MASK = Exercise(
     checks=(whole_text, last_part, single_query, as_a_mask),
     mutants=(
         Mutant(
-            says="Your queries stand at the beginning of the text. They are the last `seq` of "
-            "`total` positions, so the triangle starts total − seq columns further right.",
+            says="Your queries stand at the beginning of the text. They are the last "
+            "`queries` of `keys` positions: the triangle starts keys − queries columns further "
+            "right.",
             why="tril() alone is right for a whole text, and torch's is_causal does the same.",
-            replace=(".tril(total - seq)", ".tril()"),
+            replace=(".tril(keys - queries)", ".tril()"),
         ),
         Mutant(
             says="No position sees itself. A token's own key comes along: j ≤ i, not j < i.",
             why='"Everything before it" leaves it out.',
-            replace=(".tril(total - seq)", ".tril(total - seq - 1)"),
+            replace=(".tril(keys - queries)", ".tril(keys - queries - 1)"),
         ),
         Mutant(
             says="Each position sees the next one, which is what the model has to predict. It "
             "would learn to copy it, and nothing else.",
             why="An off-by-one in the diagonal, and the training loss gets wonderful.",
-            replace=(".tril(total - seq)", ".tril(total - seq + 1)"),
+            replace=(".tril(keys - queries)", ".tril(keys - queries + 1)"),
         ),
         Mutant(
             says="Your mask shows the future and hides the past: take the lower triangle, tril.",
             why="The lower triangle of a picture seems to be the upper one of a formula.",
-            replace=(".tril(total - seq)", ".triu(total - seq)"),
+            replace=(".tril(keys - queries)", ".triu(keys - queries)"),
         ),
         Mutant(
-            says="Your mask is True where a key is hidden. Here True means visible.",
+            says="Your mask is True where a key is hidden. Here True means that the query attends "
+            "to the key.",
             why="nn.MultiheadAttention has it so; scaled_dot_product_attention has not.",
             replace=(ONES, "~" + ONES),
         ),
@@ -271,16 +273,16 @@ CAUSAL_MASK = Exercise(
         ),
         Mutant(
             says="Your table lies on its side: one row for each query, one column for each key, "
-            "(seq, total).",
+            "(queries, keys).",
             why="For a whole text it is square.",
-            replace=(ONES, "torch.ones(total, seq, dtype=torch.bool).tril(total - seq)"),
+            replace=(ONES, "torch.ones(keys, queries, dtype=torch.bool).tril(keys - queries)"),
         ),
     ),
     hints=(
-        "Draw it for seq = 2, total = 5. Query 0 stands at position 3: which keys does it see?",
+        "Draw it for queries = 2, keys = 5. Query 0 stands at position 3: which keys does it see?",
         "torch.ones(…, dtype=torch.bool).tril(d) keeps what is on and below a diagonal; d moves it "
         "to the right. Or compare two aranges, one of them as a column.",
-        "Query i stands at total − seq + i: tril(total − seq).",
+        "Query i has position keys − queries + i: tril(keys − queries).",
     ),
 )
 
@@ -497,9 +499,9 @@ def no_look_ahead(student: Any, rng: torch.Generator) -> None:
 def given_mask(student: Any, rng: torch.Generator) -> None:
     """A given mask decides alone who sees whom"""
     mine, reference = twins(student, rng, 4, 2)
-    x, visible = draw(rng, 2, 6, 20), some_visible(rng, 2, 1, 6, 6)
-    expected = reference(x, turns(0, 6), visible)
-    assert_close(mine(x, turns(0, 6), visible), expected, "With a random mask")
+    x, mask = draw(rng, 2, 6, 20), some_mask(rng, 2, 1, 6, 6)
+    expected = reference(x, turns(0, 6), mask)
+    assert_close(mine(x, turns(0, 6), mask), expected, "With a random mask")
 
 
 def with_a_cache(student: Any, rng: torch.Generator) -> None:
@@ -597,13 +599,13 @@ GROUPED_QUERY = Exercise(
         Mutant(
             says="Every token sees every other one. Without a mask it has to be causal.",
             why="is_causal is off unless one asks for it.",
-            replace=("visible is None and query.shape[2] > 1", "False"),
+            replace=("mask is None and query.shape[2] > 1", "False"),
         ),
         Mutant(
             says="With a cache, your single new token sees only the first key. For torch, "
             "is_causal puts the queries at the beginning; a single query needs no mask at all.",
             why="Causal is causal, one would think.",
-            replace=("visible is None and query.shape[2] > 1", "visible is None"),
+            replace=("mask is None and query.shape[2] > 1", "mask is None"),
         ),
         Mutant(
             says="Query heads and key/value heads are matched in the wrong order. Neighbours "
@@ -651,7 +653,7 @@ GROUPED_QUERY = Exercise(
         "_heads: (batch, seq, features) → (batch, seq, heads, head_dim) → (batch, heads, seq, "
         "head_dim). One cuts an axis, the other exchanges two.",
         "rotate(self.query_norm(query), *rotation), and the same for the keys. "
-        "F.scaled_dot_product_attention(…, attn_mask=visible, is_causal=…, enable_gqa=self.shared) "
+        "F.scaled_dot_product_attention(…, attn_mask=mask, is_causal=…, enable_gqa=self.shared) "
         "does the rest; is_causal is right only without a mask and for more than one token.",
         "x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2) cuts into heads; "
         ".transpose(1, 2).flatten(2) joins them; self.output comes last.",

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from course_utils.exercises import Exercise, Mutant, assert_close, assert_equal
 from course_utils.models.gpt import GPT, Block, GPTConfig, KVCache, YaRN
-from course_utils.models.gpt.model import visibility
+from course_utils.models.gpt.model import attention_mask
 from course_utils.models.gpt.rope import rope_frequencies, rotation_tables
 
 SMALL = GPTConfig(
@@ -316,10 +316,10 @@ def respects_the_mask(student: Any, rng: torch.Generator) -> None:
     mine, theirs = twins(student, Block, SMALL, rng)
     x, rotation = normal(rng, 2, 8, SMALL.d_model), rotation_of(0, 8)
     documents = torch.tensor([[0, 0, 0, 1, 1, 1, 1, 1], [0, 0, 0, 0, 0, 0, 1, 1]])
-    visible = visibility(0, 8, torch.device("cpu"), documents)
-    expected = theirs(x, rotation, visible)
+    mask = attention_mask(0, 8, torch.device("cpu"), documents)
+    expected = theirs(x, rotation, mask)
     message = "With a mask that separates two documents, the stream is off"
-    assert_close(mine(x, rotation, visible), expected, message)
+    assert_close(mine(x, rotation, mask), expected, message)
 
 
 def goes_on_from_the_cache(student: Any, rng: torch.Generator) -> None:
@@ -352,7 +352,7 @@ def drops_updates(student: Any, rng: torch.Generator) -> None:
     assert_close(mine.train()(x, rotation), stream, message)
 
 
-ATTENDED = "attended = self.attention(self.attention_norm(x), rotation, visible, cache, layer)"
+ATTENDED = "attended = self.attention(self.attention_norm(x), rotation, mask, cache, layer)"
 FIRST = "x = x + self.dropout(attended)"
 SECOND = "return x + self.dropout(self.mlp(self.mlp_norm(x)))"
 
@@ -386,7 +386,7 @@ BLOCK = Exercise(
         Mutant(
             replace=(
                 ATTENDED + "\n        " + FIRST + "\n        " + SECOND,
-                "attended = self.attention(x, rotation, visible, cache, layer)\n        "
+                "attended = self.attention(x, rotation, mask, cache, layer)\n        "
                 "x = self.attention_norm(x + self.dropout(attended))\n        "
                 "return self.mlp_norm(x + self.dropout(self.mlp(x)))",
             ),
@@ -426,17 +426,17 @@ BLOCK = Exercise(
             why="`x = norm(x)` on a line of its own is a natural way to write it.",
         ),
         Mutant(
-            replace=("rotation, visible, cache, layer)", "rotation, None, cache, layer)"),
-            says="The mask does not reach the attention: pass `visible` on.",
+            replace=("rotation, mask, cache, layer)", "rotation, None, cache, layer)"),
+            says="The mask does not reach the attention: pass `mask` on.",
             why="A plain causal model works without it.",
         ),
         Mutant(
-            replace=("rotation, visible, cache, layer)", "rotation, visible)"),
+            replace=("rotation, mask, cache, layer)", "rotation, mask)"),
             says="The cache does not reach the attention: pass `cache` and `layer` on.",
             why="Training works without; only writing text needs it.",
         ),
         Mutant(
-            replace=("rotation, visible, cache, layer)", "rotation, visible, cache)"),
+            replace=("rotation, mask, cache, layer)", "rotation, mask, cache)"),
             says="Pass `layer` on too: otherwise all blocks write into the first layer of the "
             "cache, over each other.",
             why="It has a default value, so nobody complains.",
@@ -452,8 +452,8 @@ BLOCK = Exercise(
         "Two lines of the same form: x = x + dropout(part(norm(x))). What belongs to `part` and "
         "`norm` in each?",
         "The attention takes the normalised stream and four things more, in the order of your own "
-        "arguments: rotation, visible, cache, layer.",
-        "x = x + self.dropout(self.attention(self.attention_norm(x), rotation, visible, cache, "
+        "arguments: rotation, mask, cache, layer.",
+        "x = x + self.dropout(self.attention(self.attention_norm(x), rotation, mask, cache, "
         "layer)), and then the same with mlp and mlp_norm.",
     ),
 )
@@ -567,9 +567,9 @@ MODEL = Exercise(
         ),
         Mutant(
             replace=(
-                "x = block(x, rotation, visible, cache, layer)\n        if cache is not None:\n"
+                "x = block(x, rotation, mask, cache, layer)\n        if cache is not None:\n"
                 "            cache.advance(seq)\n",
-                "x = block(x, rotation, visible, cache, layer)\n            if cache is not None:\n"
+                "x = block(x, rotation, mask, cache, layer)\n            if cache is not None:\n"
                 "                cache.advance(seq)\n",
             ),
             says="You advance the cache in every block, so each layer writes at another place. "
@@ -577,13 +577,13 @@ MODEL = Exercise(
             why="One level of indentation.",
         ),
         Mutant(
-            replace=("x = block(x, rotation, visible, cache, layer)",
-                     "x = block(x, rotation, visible, cache)"),
+            replace=("x = block(x, rotation, mask, cache, layer)",
+                     "x = block(x, rotation, mask, cache)"),
             says="All your blocks write into layer 0 of the cache. Give each its own number.",
             why="It has a default value, so nobody complains.",
         ),
         Mutant(
-            replace=("x = block(x, rotation, visible, cache, layer)",
+            replace=("x = block(x, rotation, mask, cache, layer)",
                      "x = block(x, rotation, None, cache, layer)"),
             says="The mask does not reach the blocks: documents see each other, and padding is "
             "seen.",
@@ -603,8 +603,8 @@ MODEL = Exercise(
             why="It is in the paper of 2017, section 3.4.",
         ),
         Mutant(
-            replace=("x = block(x, rotation, visible, cache, layer)",
-                     "x = x + block(x, rotation, visible, cache, layer)"),
+            replace=("x = block(x, rotation, mask, cache, layer)",
+                     "x = x + block(x, rotation, mask, cache, layer)"),
             says="You add a block's output to the stream, but it is the stream already: the block "
             "does the adding.",
             why='"Blocks add to the stream" is what the lesson says.',
@@ -615,7 +615,7 @@ MODEL = Exercise(
         "from when `cache` is None?",
         "start = cache.length if cache else 0; positions = torch.arange(start, start + seq, "
         "device=tokens.device). `enumerate(self.blocks)` numbers the blocks.",
-        "for layer, block in enumerate(self.blocks): x = block(x, rotation, visible, cache, "
+        "for layer, block in enumerate(self.blocks): x = block(x, rotation, mask, cache, "
         "layer). After the loop the cache advances, once, and the norm is applied.",
     ),
 )  # fmt: skip

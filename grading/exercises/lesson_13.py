@@ -429,17 +429,17 @@ def some_answers(rng: torch.Generator, rows: int = 5, seq: int = 6) -> dict[str,
         "old": old,
         "reference": old + 0.4 * torch.randn(rows, seq, generator=rng),
         "advantages": torch.randn(rows, generator=rng),
-        "spoken": torch.arange(seq) < lengths,
+        "completion_mask": torch.arange(seq) < lengths,
     }
 
 
 def first_update(student: Any, rng: torch.Generator) -> None:
     """With the weights that gave the answers, the loss is −A, and the gradient pushes by A"""
     given = some_answers(rng)
-    given["spoken"] = torch.ones_like(given["spoken"])
+    given["completion_mask"] = torch.ones_like(given["completion_mask"])
     log_probs = given["old"].clone().requires_grad_()
     given |= {"log_probs": log_probs, "reference": given["old"]}
-    loss = student(**given)
+    loss = student(*given.values())
     assert_close(loss, -given["advantages"], "The losses differ")
     expected = (-given["advantages"] / 6)[:, None].expand(-1, 6).contiguous()
     assert_close(gradient(loss, log_probs), expected, "The gradient differs")
@@ -451,8 +451,8 @@ def four_ways_to_move(student: Any, rng: torch.Generator) -> None:
     old = -torch.rand(4, 1, generator=rng)
     log_probs = (old + ratio.log()[:, None]).requires_grad_()
     advantages = torch.tensor([1.0, 1.0, -1.0, -1.0])
-    spoken = torch.ones(4, 1, dtype=torch.bool)
-    loss = student(log_probs, old, old, advantages, spoken, clip=0.2, kl_weight=0.0)
+    completion_mask = torch.ones(4, 1, dtype=torch.bool)
+    loss = student(log_probs, old, old, advantages, completion_mask, clip=0.2, kl_weight=0.0)
     message = "Losses of (better, went up), (better, went down), (worse, up), (worse, down)"
     assert_close(loss, torch.tensor([-1.2, -0.5, 1.5, 0.8]), message)
     expected = torch.tensor([[0.0], [-0.5], [1.5], [0.0]])
@@ -462,11 +462,11 @@ def four_ways_to_move(student: Any, rng: torch.Generator) -> None:
 def price_of_moving(student: Any, rng: torch.Generator) -> None:
     """Moving away from the reference costs kl_weight times the estimated KL"""
     given = some_answers(rng)
-    given["spoken"] = torch.ones_like(given["spoken"])
+    given["completion_mask"] = torch.ones_like(given["completion_mask"])
     given["advantages"] = torch.zeros(5)
     log_probs, reference = given["log_probs"], given["reference"]
     expected = 0.7 * kl_estimate(log_probs, reference).mean(dim=1)
-    loss = student(**given | {"log_probs": log_probs.requires_grad_()}, kl_weight=0.7)
+    loss = student(*(given | {"log_probs": log_probs.requires_grad_()}).values(), kl_weight=0.7)
     assert_close(loss, expected, "With advantages of 0")
     expected = 0.7 * (1 - (reference - log_probs.detach()).exp()) / 6
     assert_close(gradient(loss, log_probs), expected, "With advantages of 0, the gradient")
@@ -479,10 +479,10 @@ def only_the_learner_moves(student: Any, rng: torch.Generator) -> None:
     expected = gradient(grpo_loss(**given | {"log_probs": log_probs}), log_probs)
     for name in ("log_probs", "old", "reference"):
         given[name].requires_grad_()
-    found = gradient(student(**given), given["log_probs"])
+    found = gradient(student(*given.values()), given["log_probs"])
     assert_close(found, expected, "The gradient of log_probs")
     for name in ("old", "reference"):
-        found = gradient(student(**given).sum() + 0 * given[name].sum(), given[name])
+        found = gradient(student(*given.values()).sum() + 0 * given[name].sum(), given[name])
         assert_close(found, torch.zeros(5, 6), f"`{name}` gets a gradient, and would move too")
 
 
@@ -491,7 +491,7 @@ def all_of_it(student: Any, rng: torch.Generator) -> None:
     given = some_answers(rng)
     for clip, kl_weight in ((0.2, 0.04), (0.1, 0.5)):
         expected = grpo_loss(**given, clip=clip, kl_weight=kl_weight)
-        found = student(**given, clip=clip, kl_weight=kl_weight)
+        found = student(*given.values(), clip=clip, kl_weight=kl_weight)
         assert_close(found, expected, f"With clip={clip}, kl_weight={kl_weight}")
 
 
@@ -545,19 +545,19 @@ GRPO = Exercise(
             why="In the paper's objective it has a minus sign, and the loss is its negative.",
         ),
         Mutant(
-            replace=("/ spoken.sum(dim=1)", "/ spoken.shape[1]"),
+            replace=("/ completion_mask.sum(dim=1)", "/ completion_mask.shape[1]"),
             says="You divide by the length of the row, padding included. A short answer's loss is "
             "the mean over its own tokens.",
             why="`mean(dim=1)` does that.",
         ),
         Mutant(
-            replace=(".sum(dim=1) / spoken.sum(dim=1)", ".sum(dim=1)"),
+            replace=(".sum(dim=1) / completion_mask.sum(dim=1)", ".sum(dim=1)"),
             says="You add up an answer's tokens. The mean is asked for; with the sum, long answers "
             "count more.",
             why="Losses in this course are sums over tokens.",
         ),
         Mutant(
-            replace=("loss.where(spoken, 0).sum(dim=1)", "loss.sum(dim=1)"),
+            replace=("loss.where(completion_mask, 0).sum(dim=1)", "loss.sum(dim=1)"),
             says="The places outside the answer count too. Set them to 0 before you add up.",
             why="The division already knows the answer's length.",
         ),
@@ -588,8 +588,8 @@ GRPO = Exercise(
         "The advantages have one number for each answer; `advantages[:, None]` fits the tokens.",
         "Two gains for each token, with the ratio `(log_probs - old.detach()).exp()` as it is and "
         "clamped; `torch.minimum` of them. The reference is detached, too.",
-        "The mean over the spoken places: set the others to 0, add up along the row, and divide by "
-        "`spoken.sum(dim=1)`.",
+        "The mean over the tokens of the answer: set the others to 0, add up along the row, and "
+        "divide by `completion_mask.sum(dim=1)`.",
     ),
 )
 

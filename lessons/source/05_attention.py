@@ -145,8 +145,8 @@ attention_pictures.masks(
 x = torch.randn(1, 1, 8, 16)
 other = x.clone()
 other[:, :, -1] += 1
-for name, visible in (("without a mask", None), ("causal", causal_mask(8, 8))):
-    change = (attend(x, x, x, visible) - attend(other, other, other, visible)).abs()
+for name, mask in (("without a mask", None), ("causal", causal_mask(8, 8))):
+    change = (attend(x, x, x, mask) - attend(other, other, other, mask)).abs()
     print(f"{name:15}", *(f"{number:8.4f}" for number in change.amax(dim=(0, 1, 3)).tolist()))
 
 # %% [markdown] lang="en"

@@ -48,7 +48,7 @@ from course_utils.models.gpt import (
 )
 from course_utils.models.gpt.init import INIT_GAIN, initialise
 from course_utils.models.gpt.loss import next_token_loss
-from course_utils.models.gpt.model import visibility
+from course_utils.models.gpt.model import attention_mask
 from course_utils.models.gpt.moe import MoE, balance_term
 from course_utils.pictures import gpt as gpt_pictures
 from course_utils.pictures import plots

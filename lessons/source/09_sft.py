@@ -44,7 +44,7 @@ from course_utils.generation.chat import Chat, complete
 from course_utils.generation.exam import Exam
 from course_utils.models import gpt
 from course_utils.models.gpt import PRESETS
-from course_utils.models.gpt.model import visibility
+from course_utils.models.gpt.model import attention_mask
 from course_utils.pictures import text as text_pictures
 from course_utils.training.lab.language_lab import LanguageConfig, language_trainer
 from course_utils.training.lab.language_run import load_language_model
@@ -188,8 +188,8 @@ starts = torch.tensor([0, *lengths]).cumsum(0).numpy()
 tokens, learned, documents = fill_rows(
     rows[:2], torch.tensor(flat).numpy(), torch.tensor(flags).numpy(), starts, context
 )
-visible = visibility(0, context, tokens.device, documents)
-text_pictures.who_sees_whom(visible[0, 0, :64, :64], documents[0, :64].tolist())
+mask = attention_mask(0, context, tokens.device, documents)
+text_pictures.who_sees_whom(mask[0, 0, :64, :64], documents[0, :64].tolist())
 
 # %% [markdown] lang="en"
 # **Proof.** Change every token of the first document, and look at the logits of the others. If anything leaks, they move.

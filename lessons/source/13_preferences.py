@@ -39,7 +39,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from course_utils import budget, check, verified
-from course_utils.alignment.answers import answer_ids, draw_answers, random_places, rows_of
+from course_utils.alignment.answers import answer_ids, draw_answers, rows_of, uniform_numbers
 from course_utils.alignment.distillation import Direction
 from course_utils.alignment.drift import Drift
 from course_utils.alignment.pairs import own_preferences, pairs_of, split
@@ -140,7 +140,7 @@ def said(model: GPT, question: str = QUESTION) -> Counter:
     """What a model answers, drawn many times at temperature 1."""
     ids = prompt_of(tokenizer, [{"role": "user", "content": question}])
     [answers] = draw_answers(
-        FusedGPT(model), tokenizer, [ids], random_places(0, 0, 1, draws, longest)
+        FusedGPT(model), tokenizer, [ids], uniform_numbers(0, 0, 1, draws, longest)
     )
     return Counter(answer.text for answer in answers)
 
@@ -260,7 +260,7 @@ practising = GroupTask(
     max_new_tokens=longest,
     measures=[drift.measure],
 )
-tried = practising.answer(practice[:64], random_places(0, 0, min(64, len(practice)), 8, longest))
+tried = practising.answer(practice[:64], uniform_numbers(0, 0, min(64, len(practice)), 8, longest))
 advantages = group_advantages(tried.rewards)
 for number in range(3):
     marks = ", ".join(

@@ -122,8 +122,8 @@ def test_grpo_by_hand() -> None:
     old = torch.tensor([[0.2, 0.4, 0.9]]).log()
     new = torch.tensor([[0.3, 0.2, 0.1]]).log()
     reference = torch.tensor([[0.6, 0.2, 0.5]]).log()
-    spoken = torch.tensor([[True, True, False]])
-    found = grpo_loss(new, old, reference, torch.tensor([2.0]), spoken, clip=0.2, kl_weight=0.5)
+    mask = torch.tensor([[True, True, False]])
+    found = grpo_loss(new, old, reference, torch.tensor([2.0]), mask, clip=0.2, kl_weight=0.5)
     expected = (-2 * 1.2 - 2 * 0.5 + 0.5 * (1 - math.log(2))) / 2
     assert found.item() == pytest.approx(expected, rel=1e-5)
 
@@ -131,27 +131,30 @@ def test_grpo_by_hand() -> None:
 @given(seeds)
 def test_grpo_at_the_first_update_is_the_policy_gradient(seed: int) -> None:
     log_probs = -doubles(seed, 3, 5).abs().requires_grad_()
-    advantages, spoken = doubles(seed + 1, 3), torch.arange(5) < torch.tensor([[1], [3], [5]])
-    loss = grpo_loss(log_probs, log_probs.detach(), log_probs.detach(), advantages, spoken)
+    advantages, mask = (
+        doubles(seed + 1, 3),
+        torch.arange(5) < torch.tensor([[1], [3], [5]]),
+    )
+    loss = grpo_loss(log_probs, log_probs.detach(), log_probs.detach(), advantages, mask)
     torch.testing.assert_close(loss, -advantages)
     [found] = torch.autograd.grad(loss.sum(), log_probs)
-    expected = -advantages[:, None] * spoken / spoken.sum(1, keepdim=True)
+    expected = -advantages[:, None] * mask / mask.sum(1, keepdim=True)
     torch.testing.assert_close(found, expected)
 
 
 def test_grpo_gradients() -> None:
     log_probs, old, reference = (-doubles(i, 3, 4).abs() for i in range(3))
-    spoken = torch.arange(4) < torch.tensor([[2], [3], [4]])
+    mask = torch.arange(4) < torch.tensor([[2], [3], [4]])
     log_probs.requires_grad_()
 
     def loss(x: torch.Tensor) -> torch.Tensor:
-        return grpo_loss(x, old, reference, torch.tensor([1.0, -2.0, 0.5]).double(), spoken)
+        return grpo_loss(x, old, reference, torch.tensor([1.0, -2.0, 0.5]).double(), mask)
 
     assert torch.autograd.gradcheck(loss, [log_probs])
     with torch.no_grad():
-        log_probs[~spoken] += 3.0
+        log_probs[~mask] += 3.0
     [found] = torch.autograd.grad(loss(log_probs).sum(), log_probs)
-    assert (found[~spoken] == 0).all()
+    assert (found[~mask] == 0).all()
 
 
 # --- distillation ---------------------------------------------------------------------------------

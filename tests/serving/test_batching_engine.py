@@ -25,14 +25,14 @@ def alone(speaker: Speaker, job: Job) -> tuple[str, int]:
     """What `generate` writes, with the random numbers of the job's seed; and how many tokens."""
     random_numbers = random.Random(job.sampling.seed)
     longest = speaker.model.config.context
-    places = torch.tensor([[random_numbers.random() for _ in range(longest)]], dtype=torch.float64)
+    uniform = torch.tensor([[random_numbers.random() for _ in range(longest)]], dtype=torch.float64)
     [tokens] = generate(
         speaker.model,
         [job.prompt],
         max_new_tokens=job.max_new_tokens or longest,
         sampling=replace(job.sampling, seed=None),
         stop=sorted(speaker.ends),
-        places=places,
+        uniform=uniform,
     )
     return speaker.tokenizer.decode(tokens), len(tokens)
 

@@ -18,8 +18,8 @@ from course_utils.alignment import pairs as pairs_module
 from course_utils.alignment.answers import (
     answer_ids,
     draw_answers,
-    random_places,
     rows_of,
+    uniform_numbers,
 )
 from course_utils.alignment.drift import Drift
 from course_utils.alignment.pairs import answer_log_probs, own_preferences, pairs_of, split
@@ -113,31 +113,31 @@ def test_rows_hold_questions_and_answers_and_padding_changes_nothing() -> None:
 
 def test_the_same_places_draw_the_same_answers_however_they_are_divided() -> None:
     asked = [prompt_of(tokenizer(), task.messages[:1]) for task in questions(6)]
-    places = random_places(3, 5, 6, 4, LONGEST)
-    whole = draw_answers(model(), tokenizer(), asked, places)
-    parts = [draw_answers(model(), tokenizer(), asked[i : i + 2], places[i : i + 2])
+    uniform = uniform_numbers(3, 5, 6, 4, LONGEST)
+    whole = draw_answers(model(), tokenizer(), asked, uniform)
+    parts = [draw_answers(model(), tokenizer(), asked[i : i + 2], uniform[i : i + 2])
              for i in (0, 2, 4)]  # fmt: skip
     assert whole == [group for part in parts for group in part]
     assert len({answer.text for group in whole for answer in group}) > 8
     finished = [answer for group in whole for answer in group if answer.finished]
     assert finished and all(a.ids[-1] == tokenizer().special["<|im_end|>"] for a in finished)
-    other = draw_answers(model(), tokenizer(), asked, random_places(3, 6, 6, 4, LONGEST))
+    other = draw_answers(model(), tokenizer(), asked, uniform_numbers(3, 6, 6, 4, LONGEST))
     assert other != whole
 
 
 def test_an_answer_that_the_context_would_cut_off_is_not_begun() -> None:
     asked = [[5], [5] * (model().config.context - LONGEST + 1)]
-    places = random_places(0, 0, 2, 3, LONGEST)
+    uniform = uniform_numbers(0, 0, 2, 3, LONGEST)
     with pytest.raises(CourseError, match="do not fit into the model's context"):
-        draw_answers(model(), tokenizer(), asked, places)
+        draw_answers(model(), tokenizer(), asked, uniform)
 
 
 def test_answers_are_drawn_from_the_models_distribution() -> None:
     asked = prompt_of(tokenizer(), [{"role": "user", "content": "?"}])
-    places = random_places(0, 0, 1, 20_000, 1)
+    uniform = uniform_numbers(0, 0, 1, 20_000, 1)
     torch.manual_seed(0)
     one = GPT(model().config).eval()
-    [answers] = draw_answers(one, tokenizer(), [asked], places)
+    [answers] = draw_answers(one, tokenizer(), [asked], uniform)
     end = tokenizer().special["<|im_end|>"]
     drawn = torch.tensor([answer.ids[0] for answer in answers]).bincount(minlength=end + 1) / 20_000
     with torch.no_grad():
@@ -250,8 +250,8 @@ def test_the_loss_is_grpos_and_its_gradient_prefers_what_was_better() -> None:
             log_probs = -F.cross_entropy(
                 policy(batch["tokens"]).transpose(1, 2), targets, reduction="none"
             )
-            spoken = targets != IGNORED
-            means = log_probs.sum(1) / spoken.sum(1)
+            completion_mask = targets != IGNORED
+            means = log_probs.sum(1) / completion_mask.sum(1)
             return float((means * batch["advantages"]).sum())
 
     before = gain()

@@ -66,7 +66,7 @@ def rows_of(
     return {"tokens": torch.from_numpy(tokens), "targets": torch.from_numpy(targets)}
 
 
-def random_places(seed: int, step: int, *shape: int) -> Float[Tensor, "..."]:
+def uniform_numbers(seed: int, step: int, *shape: int) -> Float[Tensor, "..."]:
     """Random numbers from 0 to 1 that follow from `seed` and `step` alone."""
     philox = np.random.Philox(key=[seed, step], counter=[0, 0, 0, 3])
     return torch.from_numpy(np.random.Generator(philox).random(shape))
@@ -76,18 +76,18 @@ def draw_answers(
     model: Writer,
     tokenizer: FastBPE,
     questions: Sequence[Sequence[int]],
-    places: Float[Tensor, "questions size longest"],
+    uniform: Float[Tensor, "questions size longest"],
     temperature: float = 1.0,
 ) -> list[list[SampledAnswer]]:
     """Several answers to each question, drawn from the model.
 
     Args:
         questions: as ids, up to where the answer begins; see `data.chat.prompt_of`.
-        places: the random numbers to draw with, one for each token; they say how many answers
+        uniform: the random numbers to draw with, one for each token; they say how many answers
             (`size`) and how many tokens at most. The same numbers give the same answers, however
             the questions are divided among processes.
     """
-    _, size, longest = places.shape
+    _, size, longest = uniform.shape
     refuse_long(model, questions, longest)
     end = tokenizer.special[END]
     prompts = [question for question in questions for _ in range(size)]
@@ -100,7 +100,7 @@ def draw_answers(
             max_new_tokens=longest,
             sampling=Sampling(temperature=temperature),
             stop=[end],
-            places=places.flatten(0, 1)[rows],
+            uniform=uniform.flatten(0, 1)[rows],
         ):
             finished = len(ids) < longest
             text = tokenizer.decode(ids)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from course_utils.alignment.answers import draw_answers, random_places, rows_of
+from course_utils.alignment.answers import draw_answers, rows_of, uniform_numbers
 from course_utils.data.chat import prompt_of
 from course_utils.data.tasks import VerifiableTask
 from course_utils.generation.fused import FusedGPT
@@ -35,7 +35,7 @@ class Drift:
     ) -> None:
         self._reference, self._tokenizer = reference, tokenizer
         self._questions = [prompt_of(tokenizer, task.messages[:1]) for task in tasks]
-        self._places = random_places(0, 0, len(tasks), 1, max_new_tokens)
+        self._uniform = uniform_numbers(0, 0, len(tasks), 1, max_new_tokens)
 
     @torch.no_grad()
     def measure(self, model: nn.Module) -> dict[str, float]:
@@ -44,15 +44,15 @@ class Drift:
         device = model.embedding.weight.device
         reference = self._reference.to(device)
         with torch.autocast(device.type, enabled=False):  # the joined weights have one type
-            drawn = draw_answers(FusedGPT(model), self._tokenizer, self._questions, self._places)
+            drawn = draw_answers(FusedGPT(model), self._tokenizer, self._questions, self._uniform)
         rows = rows_of(self._questions, [answer.ids for [answer] in drawn])
         total = 0.0
         for tokens, targets in zip(
             rows["tokens"].split(ROWS_AT_ONCE), rows["targets"].split(ROWS_AT_ONCE), strict=True
         ):
-            spoken = (targets != IGNORED).to(device)
+            mask = (targets != IGNORED).to(device)
             log_p, log_q = (
-                m(tokens.to(device))[spoken].float().log_softmax(dim=-1) for m in (model, reference)
+                m(tokens.to(device))[mask].float().log_softmax(dim=-1) for m in (model, reference)
             )
             total += float((log_p.exp() * (log_p - log_q)).sum())
         return {"val_kl": total / len(self._questions)}

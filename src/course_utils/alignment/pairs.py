@@ -23,8 +23,8 @@ from torch import Tensor
 from course_utils.alignment.answers import (
     answer_ids,
     draw_answers,
-    random_places,
     rows_of,
+    uniform_numbers,
 )
 from course_utils.alignment.log_probs import token_log_probs
 from course_utils.base.durable import flush_file, write_whole
@@ -95,8 +95,8 @@ def own_preferences(
     with only_one(folder, f"the pairs of {name}"):
         if not path.is_file():
             questions = [prompt_of(tokenizer, task.messages[:1]) for task in tasks]
-            places = random_places(0, 0, len(tasks), size, max_new_tokens)
-            drawn = draw_answers(FusedGPT(model), tokenizer, questions, places)
+            uniform = uniform_numbers(0, 0, len(tasks), size, max_new_tokens)
+            drawn = draw_answers(FusedGPT(model), tokenizer, questions, uniform)
             found = []
             for task, answers in zip(tasks, drawn, strict=True):
                 finished = {a.text: a.score(task) for a in answers if a.finished and a.text.strip()}

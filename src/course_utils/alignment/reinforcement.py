@@ -52,7 +52,7 @@ def grpo_loss(
     old: Float[Tensor, "answers seq"],
     reference: Float[Tensor, "answers seq"],
     advantages: Float[Tensor, "answers"],
-    spoken: Bool[Tensor, "answers seq"],
+    completion_mask: Bool[Tensor, "answers seq"],
     clip: float = 0.2,
     kl_weight: float = 0.04,
 ) -> Float[Tensor, "answers"]:
@@ -72,8 +72,8 @@ def grpo_loss(
             ratio is 1, and its gradient is that of log_probs.
         reference: under the model that learning started from.
         advantages: one for each answer.
-        spoken: True where a token belongs to the answer; the other places do not count, whatever
-            numbers they hold. Each answer has at least one token.
+        completion_mask: True where a token belongs to the answer; other positions do not count,
+            whatever numbers they hold. Each answer has at least one token.
         clip: how far the ratio may move, ε in the paper.
         kl_weight: the price of moving away from the reference, β in the paper.
 
@@ -87,4 +87,4 @@ def grpo_loss(
     advantage = advantages[:, None]
     gain = torch.minimum(ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage)
     loss = -gain + kl_weight * kl_estimate(log_probs, reference.detach())
-    return loss.where(spoken, 0).sum(dim=1) / spoken.sum(dim=1)
+    return loss.where(completion_mask, 0).sum(dim=1) / completion_mask.sum(dim=1)

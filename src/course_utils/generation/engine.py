@@ -27,7 +27,7 @@ def generate(
     max_new_tokens: int,
     sampling: Sampling | None = None,
     stop: Sequence[int] = (),
-    places: Float[Tensor, "batch steps"] | None = None,
+    uniform: Float[Tensor, "batch steps"] | None = None,
 ) -> list[list[int]]:
     """The continuations of prompts, without the prompts and without the stop token.
 
@@ -37,7 +37,7 @@ def generate(
         max_new_tokens: at most so many for each, and never beyond the model's context.
         sampling: greedy by default.
         stop: a row ends when one of these ids is chosen.
-        places: the random numbers to choose with, 0 to 1, one for each row and new token, in place
+        uniform: the random numbers to choose with, 0 to 1, one for each row and new token, in place
             of a generator's: then a prompt's continuation does not depend on the others' (but for
             rounding).
 
@@ -51,7 +51,7 @@ def generate(
         max_new_tokens=max_new_tokens,
         sampling=sampling,
         stop=stop,
-        places=places,
+        uniform=uniform,
     )
     for step in steps:
         for row, token in zip(rows, step.tokens, strict=True):
@@ -84,7 +84,7 @@ def stream(
     max_new_tokens: int,
     sampling: Sampling | None = None,
     stop: Sequence[int] = (),
-    places: Float[Tensor, "batch steps"] | None = None,
+    uniform: Float[Tensor, "batch steps"] | None = None,
 ) -> Iterator[Step]:
     """Like `generate`, token by token as they are chosen."""
     sampling = sampling or Sampling()
@@ -102,7 +102,7 @@ def stream(
     for position in range(room):
         # Only the last position's logits are needed, so only they are computed.
         features = model.features(tokens, first=padding, cache=cache)[:, -1]
-        place = None if places is None else places[:, position].to(weight.device)
+        place = None if uniform is None else uniform[:, position].to(weight.device)
         chosen = next_token(model.output(features), sampling, generator, seen, place)
         if seen is not None:
             seen[torch.arange(len(prompts)), chosen] = True

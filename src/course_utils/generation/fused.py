@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from course_utils.models.gpt import GPT, Block, KVCache, RMSNorm, rotation_tables
-from course_utils.models.gpt.model import visibility
+from course_utils.models.gpt.model import attention_mask
 from course_utils.models.gpt.moe import MoE
 
 
@@ -116,8 +116,8 @@ class FusedGPT(nn.Module):
         seq = tokens.shape[1]
         start = cache.length if cache else 0
         cos, sin = self.cos[start : start + seq], self.sin[start : start + seq]
-        visible = visibility(start, seq, tokens.device, first=first)
-        features = self.through_blocks(tokens, cos, sin, visible, cache)
+        mask = attention_mask(start, seq, tokens.device, first=first)
+        features = self.through_blocks(tokens, cos, sin, mask, cache)
         if cache is not None:
             cache.advance(seq)
         return features
@@ -127,7 +127,7 @@ class FusedGPT(nn.Module):
         tokens: Int[Tensor, "batch seq"],
         cos: Float[Tensor, "... seq head_dim"],
         sin: Float[Tensor, "... seq head_dim"],
-        visible: Bool[Tensor, "... seq total"] | None,
+        mask: Bool[Tensor, "... queries keys"] | None,
         cache: Cache | None,
     ) -> Float[Tensor, "batch seq d_model"]:
         """Features of tokens that may stand anywhere: angles, mask and cache say where."""
@@ -139,7 +139,7 @@ class FusedGPT(nn.Module):
             )
             gathered = self._attend(
                 heads.view(batch, seq, -1, self.config.head_dim).transpose(1, 2),
-                block, cos, sin, visible, cache, layer,
+                block, cos, sin, mask, cache, layer,
             )  # fmt: skip
             x = torch.addmm(x, gathered, block.output)
             normalised = self._normalised(x, block.mlp_norm)
@@ -159,7 +159,7 @@ class FusedGPT(nn.Module):
         block: FusedBlock,
         cos: Tensor,
         sin: Tensor,
-        visible: Tensor | None,
+        mask: Tensor | None,
         cache: Cache | None,
         layer: int,
     ) -> Float[Tensor, "tokens features"]:
@@ -176,13 +176,13 @@ class FusedGPT(nn.Module):
             key, value = cache.write(layer, key, value)
         if seq > 1:
             gathered = F.scaled_dot_product_attention(
-                query, key, value, visible, is_causal=visible is None, enable_gqa=config.group > 1
+                query, key, value, mask, is_causal=mask is None, enable_gqa=config.group > 1
             )
             return gathered.transpose(1, 2).reshape(batch * seq, -1)
         # The query heads that share a key head, as if they were positions: nothing is repeated.
         query = query.reshape(batch, config.n_kv_heads, config.group, head_dim)
         # Not a view: CUDA's kernels lay out their results in other ways.
-        return F.scaled_dot_product_attention(query, key, value, visible).reshape(batch, -1)
+        return F.scaled_dot_product_attention(query, key, value, mask).reshape(batch, -1)
 
 
 Writer = GPT | FusedGPT

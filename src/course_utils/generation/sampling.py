@@ -50,7 +50,7 @@ def keep_top_p(logits: Float[Tensor, "*batch vocab"], p: float) -> Float[Tensor,
         p: above 0, at most 1.
 
     Returns:
-        The logits that are kept, unchanged and in their places, and NEVER (−∞) everywhere else.
+        The logits that are kept, unchanged and at their positions, and NEVER (−∞) everywhere else.
 
     Paper: Holtzman et al. (2020), "The Curious Case of Neural Text Degeneration".
     """
@@ -157,26 +157,26 @@ def next_token(
     sampling: Sampling,
     generator: torch.Generator | None = None,
     seen: Bool[Tensor, "batch vocab"] | None = None,
-    places: Float[Tensor, "batch"] | None = None,
+    uniform: Float[Tensor, "batch"] | None = None,
 ) -> Int[Tensor, "batch"]:
-    """Choose one token for every row, at random from the generator, or as `places` say."""
+    """Choose one token for each row, from the generator or with given `uniform` numbers."""
     logits = filtered(logits.float(), sampling, seen)
     if sampling.greedy:
         return logits.argmax(dim=-1)
     probabilities = logits.softmax(dim=-1)
-    if places is not None:
-        return token_at(probabilities, places)
+    if uniform is not None:
+        return token_at(probabilities, uniform)
     return torch.multinomial(probabilities, 1, generator=generator)[:, 0]
 
 
 def token_at(
-    probabilities: Float[Tensor, "batch vocab"], places: Float[Tensor, "batch"]
+    probabilities: Float[Tensor, "batch vocab"], uniform: Float[Tensor, "batch"]
 ) -> Int[Tensor, "batch"]:
     """The token at a place of the line from 0 to 1, on which each is as long as it is likely.
 
-    With random places this draws from the distribution, and what a row draws does not depend on the
-    rows beside it.
+    With uniform random numbers this draws from the distribution, and the token of a row does not
+    depend on the other rows of the batch.
     """
     ends = probabilities.double().cumsum(dim=-1)
-    found = torch.searchsorted(ends, places.double()[:, None] * ends[:, -1:], right=True)
+    found = torch.searchsorted(ends, uniform.double()[:, None] * ends[:, -1:], right=True)
     return found[:, 0].clamp(max=probabilities.shape[-1] - 1)

@@ -44,7 +44,7 @@ def soft_lookup(
         axes.set_title(title, fontsize=9, fontweight="normal", loc="center")
 
 
-def masks(tables: dict[str, Bool[Tensor, "seq total"]]) -> None:
+def masks(tables: dict[str, Bool[Tensor, "queries keys"]]) -> None:
     """Draw masks as tables: blue where the row's query may look at the column's key."""
     tallest = max(len(table) for table in tables.values())
     widths = [table.shape[1] + 1.5 for table in tables.values()]

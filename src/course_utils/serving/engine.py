@@ -329,12 +329,12 @@ class Engine:
         chosen = [0] * len(rows)
         for way, indices in ways.items():
             answers = [self._rows[rows[index]] for index in indices]
-            places = None
+            uniform = None
             if not way.greedy:
                 drawn = [answer.draw() for answer in answers]
-                places = torch.tensor(drawn, dtype=torch.float64, device=logits.device)
+                uniform = torch.tensor(drawn, dtype=torch.float64, device=logits.device)
             seen = self._seen(answers) if way.repetition_penalty != 1 else None
-            of_way = next_token(logits[indices], way, seen=seen, places=places)
+            of_way = next_token(logits[indices], way, seen=seen, uniform=uniform)
             for index, token in zip(indices, of_way.tolist(), strict=True):
                 chosen[index] = token
         return chosen

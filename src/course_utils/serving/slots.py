@@ -74,7 +74,7 @@ class Places:
         return found[0], found[1]
 
     @property
-    def visible(self) -> Bool[Tensor, "batch 1 seq total"]:
+    def mask(self) -> Bool[Tensor, "batch 1 queries keys"]:
         """A token sees its own position and all before it."""
         column = torch.arange(self.total, device=self.positions.device)
         return (column <= self.positions[..., None])[:, None]
@@ -106,5 +106,5 @@ def features_of(
     )
     turned = position.clamp(max=len(model.cos) - 1)
     cos, sin = model.cos[turned][:, None], model.sin[turned][:, None]
-    features = model.through_blocks(padded, cos, sin, places.visible, places)
+    features = model.through_blocks(padded, cos, sin, places.mask, places)
     return features[torch.arange(len(rows), device=device), (count - 1).clamp(min=0)]

@@ -1,4 +1,4 @@
-"""Attention: every token gathers from the tokens it may see."""
+"""Attention: every token takes a weighted mean of the values of the tokens that its mask allows."""
 
 import math
 
@@ -14,11 +14,11 @@ from course_utils.models.gpt.rope import rotate
 
 
 def attend(
-    query: Float[Tensor, "batch heads seq head_dim"],
-    key: Float[Tensor, "batch heads total head_dim"],
-    value: Float[Tensor, "batch heads total value_dim"],
-    visible: Bool[Tensor, "... seq total"] | None = None,
-) -> Float[Tensor, "batch heads seq value_dim"]:
+    query: Float[Tensor, "batch heads queries head_dim"],
+    key: Float[Tensor, "batch heads keys head_dim"],
+    value: Float[Tensor, "batch heads keys value_dim"],
+    mask: Bool[Tensor, "... queries keys"] | None = None,
+) -> Float[Tensor, "batch heads queries value_dim"]:
     """Scaled dot-product attention, written out.
 
         softmax(query · keyᵀ / √head_dim) · value
@@ -27,32 +27,32 @@ def attend(
 
     Args:
         query, key, value: one row per token and head. Values may be of another width.
-        visible: True where the query (row) may look at the key (column); None: everywhere. A key
-            that may not be seen gets weight 0, and the others share the whole 1. Every query sees
-            at least one key.
+        mask: the attention mask, True where the query (row) attends to the key (column); None
+            means everywhere. A key that is masked out gets weight 0, and the others share the
+            whole 1. Every query attends to at least one key.
 
     Paper: Vaswani et al. (2017), "Attention Is All You Need". In the model, PyTorch's fused
-    version does the same without ever storing the seq × total matrix.
+    version does the same without storing the queries × keys matrix of scores.
     """
     scores = query @ key.transpose(-2, -1) / math.sqrt(query.shape[-1])
-    if visible is not None:
-        scores = scores.masked_fill(~visible, float("-inf"))
+    if mask is not None:
+        scores = scores.masked_fill(~mask, float("-inf"))
     return scores.softmax(dim=-1) @ value
 
 
 def causal_mask(
-    seq: int, total: int, device: torch.device | str | None = None
-) -> Bool[Tensor, "seq total"]:
-    """Which keys each query may see: that of its own position, and all before it.
+    queries: int, keys: int, device: torch.device | str | None = None
+) -> Bool[Tensor, "queries keys"]:
+    """The causal attention mask: each query attends to the key of its own position and all earlier.
 
-    The queries are the **last** `seq` of `total` positions, so query i stands at position
-    total − seq + i. While a model reads a text, seq = total. While it writes one, the keys of what
-    is there already are remembered, and only the new positions ask.
+    The queries are the **last** `queries` of `keys` positions, so query i has the position
+    keys − queries + i. In training and prefill, queries = keys. In a decode step the keys of the
+    earlier tokens are in the KV cache, and only the new positions have queries.
 
     Returns:
-        Booleans; [i, j] is True where query i may look at key j.
+        Booleans; [i, j] is True where query i attends to key j.
     """
-    return torch.ones(seq, total, dtype=torch.bool, device=device).tril(total - seq)
+    return torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)
 
 
 class GroupedQueryAttention(nn.Module):
@@ -81,23 +81,23 @@ class GroupedQueryAttention(nn.Module):
         self,
         x: Float[Tensor, "batch seq d_model"],
         rotation: tuple[Float[Tensor, "... seq half"], Float[Tensor, "... seq half"]],
-        visible: Bool[Tensor, "... seq total"] | None = None,
+        mask: Bool[Tensor, "... queries keys"] | None = None,
         cache: KVCache | None = None,
         layer: int = 0,
     ) -> Float[Tensor, "batch seq d_model"]:
-        """Every token gathers from the tokens it may see.
+        """Every token attends to itself and to the tokens before it.
 
         1. Make queries, keys and values from `x`, and split each of them into heads.
         2. Normalise queries and keys (`query_norm`, `key_norm`), then rotate them. Values are not.
         3. With a cache, `cache.write(layer, key, value)` stores the new keys and values, and
            returns all of this layer so far. Attend to those.
-        4. Attend, join the heads, and multiply by `output`.
+        4. Attend, concatenate the heads, and multiply by `output`.
 
         Args:
             x: the new tokens.
             rotation: cosine and sine of their positions' angles, for `rotate`.
-            visible: the mask; None means causal. Without a mask, several tokens are the whole
-                sequence, and a single one sees everything there is.
+            mask: the attention mask; None means causal. Without a mask, several tokens are the
+                whole sequence, and a single token attends to all keys.
             cache: keys and values of earlier tokens (lesson 08), and which `layer` of it is ours.
         """
         query = self._heads(self.query(x))
@@ -110,17 +110,17 @@ class GroupedQueryAttention(nn.Module):
             query,
             key,
             value,
-            attn_mask=visible,
-            # One new token may see everything there is; without a mask, torch would have to be
-            # told where its row lies among the columns.
-            is_causal=visible is None and query.shape[2] > 1,
+            attn_mask=mask,
+            # A single new token attends to all keys. torch's `is_causal` would take its query for
+            # the first position instead of the last.
+            is_causal=mask is None and query.shape[2] > 1,
             enable_gqa=self.shared,
         )
         return self.output(gathered.transpose(1, 2).flatten(2))
 
     @staticmethod
     def _norm(config: GPTConfig) -> nn.Module:
-        # Llama's shape has none; as a module, what is read aloud stays the same.
+        # Llama's shape has no QK-norm; with an Identity, `forward` needs no special case.
         return RMSNorm(config.head_dim, config.norm_eps) if config.qk_norm else nn.Identity()
 
     def _heads(

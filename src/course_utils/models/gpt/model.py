@@ -36,7 +36,7 @@ class Block(nn.Module):
         self,
         x: Float[Tensor, "batch seq d_model"],
         rotation: tuple[Tensor, Tensor],
-        visible: Bool[Tensor, "... seq total"] | None = None,
+        mask: Bool[Tensor, "... queries keys"] | None = None,
         cache: KVCache | None = None,
         layer: int = 0,
     ) -> Float[Tensor, "batch seq d_model"]:
@@ -47,9 +47,9 @@ class Block(nn.Module):
 
         Args:
             x: the stream. What a block computes is added to it, and nothing else happens to it.
-            rotation, visible, cache, layer: go on to the attention, in this order, as they are.
+            rotation, mask, cache, layer: passed to the attention, in this order and unchanged.
         """
-        attended = self.attention(self.attention_norm(x), rotation, visible, cache, layer)
+        attended = self.attention(self.attention_norm(x), rotation, mask, cache, layer)
         x = x + self.dropout(attended)
         return x + self.dropout(self.mlp(self.mlp_norm(x)))
 
@@ -123,7 +123,7 @@ class GPT(nn.Module):
 
         1. The new tokens' positions count on from `cache.length`, or from 0 without a cache.
            `rotation_tables(positions, self.frequencies, self.config.yarn)` has their angles.
-        2. `visibility(start, seq, device, documents, first)` is the mask of `seq` tokens after
+        2. `attention_mask(start, seq, device, documents, first)` is the mask of `seq` tokens after
            `start` earlier ones.
         3. The tokens' embeddings are the stream. Each block takes the stream, the rotation, the
            mask, the cache and the block's own number, counted from 0.
@@ -135,37 +135,43 @@ class GPT(nn.Module):
         start, seq = cache.length if cache else 0, tokens.shape[1]
         positions = torch.arange(start, start + seq, device=tokens.device)
         rotation = rotation_tables(positions, self.frequencies, self.config.yarn)
-        visible = visibility(start, seq, tokens.device, documents, first)
+        mask = attention_mask(start, seq, tokens.device, documents, first)
         x = self.embedding(tokens)
         for layer, block in enumerate(self.blocks):
-            x = block(x, rotation, visible, cache, layer)
+            x = block(x, rotation, mask, cache, layer)
         if cache is not None:
             cache.advance(seq)
         return self.norm(x)
 
 
-def visibility(
+def attention_mask(
     start: int,
     seq: int,
     device: torch.device,
     documents: Int[Tensor, "batch seq"] | None = None,
     first: Int[Tensor, "batch"] | None = None,
-) -> Bool[Tensor, "... seq total"] | None:
-    """Which of `start + seq` columns each of the last `seq` rows may look at.
+) -> Bool[Tensor, "... queries keys"] | None:
+    """The attention mask of `seq` new tokens after `start` cached ones.
 
-    None where plain causal attention says it all; fused attention is fastest without a mask.
+    Args:
+        documents: Tokens attend only within their own document.
+        first: Column of each row's first real token in a left-padded batch.
+
+    Returns:
+        True where a query attends to a key; None where plain causal attention does the same,
+        because fused attention is fastest without a mask.
     """
     if documents is None and first is None and (start == 0 or seq == 1):
         return None
     total = start + seq
-    visible = causal_mask(seq, total, device)
+    mask = causal_mask(seq, total, device)
     if documents is not None:
         same = documents[:, :, None] == documents[:, None, :]
-        visible = (visible & same)[:, None]
+        mask = (mask & same)[:, None]
     if first is not None:
         column, row = torch.arange(total, device=device), torch.arange(start, total, device=device)
         real = column >= first[:, None, None]
-        # A padded row looks at itself: with nothing to look at, softmax would give NaN.
+        # A padding token attends to itself: a softmax over no key at all would give NaN.
         itself = column == row[:, None]
-        visible = visible & (real | itself)[:, None]
-    return visible
+        mask = mask & (real | itself)[:, None]
+    return mask

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from course_utils.alignment.answers import (
     SampledAnswer,
     draw_answers,
-    random_places,
     rows_of,
+    uniform_numbers,
 )
 from course_utils.alignment.log_probs import token_log_probs
 from course_utils.alignment.reinforcement import group_advantages, grpo_loss
@@ -101,7 +101,7 @@ class GroupTask:
 
     def batch(self, step: int, part: int, parts: int) -> Batch:
         order = global_batch(step, self.batch_size, len(self.tasks), self.seed)
-        places = random_places(self.seed, step, self.batch_size, self.group, self.max_new_tokens)
+        places = uniform_numbers(self.seed, step, self.batch_size, self.group, self.max_new_tokens)
         mine = part_of(torch.arange(self.batch_size), part, parts)
         rollouts = self.answer([self.tasks[i] for i in order[mine].tolist()], places[mine])
         self.newest = rollouts
