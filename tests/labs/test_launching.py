@@ -1,12 +1,10 @@
-"""The launch configurations on two gloo processes: each with a lab, one after another.
+"""Launches that fail: refused configurations, lost workers, two machines.
 
-pretrain under ZeRO-2, its model taught to chat under FSDP, that one by LoRA under ZeRO-3, by
-rewards under ZeRO-2 and by preferences under FSDP.
+test_every_lab_under_every_engine.py has those that succeed.
 """
 
 import json
 import os
-import re
 import shutil
 import socket
 import subprocess
@@ -20,12 +18,6 @@ from course_utils.base.paths import course_root
 
 LABS = course_root() / "labs"
 LAUNCH = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch"]
-ENGINES = {
-    "zero1": "DeepSpeed ZeRO-1 over gloo",
-    "zero2": "DeepSpeed ZeRO-2 over gloo",
-    "zero3": "DeepSpeed ZeRO-3 over gloo",
-    "fsdp": "FSDP over gloo",
-}
 # Runs the lab; process 1 is taken away at step 25, once.
 LOSES_A_WORKER = f"""
 import os, pathlib, runpy, signal, sys
@@ -64,30 +56,6 @@ def run(runs: Path, words: list[str], **more: str) -> subprocess.CompletedProces
 
 def metrics(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-
-
-@pytest.mark.slow
-def test_the_labs_under_every_engine(tmp_path: Path) -> None:
-    """Each goes on with the model of the one before, so they are one test."""
-    for configuration, lab, recipe in (
-        ("zero1", "mnist.py", "mnist-smoke"),
-        ("zero2", "pretrain.py", "pretrain-smoke"),
-        ("fsdp", "sft.py", "sft-smoke"),
-        ("zero3", "lora.py", "lora-smoke"),
-        ("zero2", "grpo.py", "grpo-smoke"),
-        ("fsdp", "dpo.py", "dpo-smoke"),
-    ):
-        done = run(tmp_path, command(configuration, lab, "--recipe", recipe))
-        assert done.returncode == 0, done.stderr
-        engine = rf"2 processes \(cpu, threads: 1\), precision \w+, {ENGINES[configuration]}; "
-        assert re.search(engine, done.stdout), done.stdout
-        before = tmp_path / recipe / "before.json"  # LoRA's, which learns little in twelve steps
-        lines = metrics(tmp_path / recipe)
-        if before.is_file():
-            assert lines[-1]["val_loss"] < json.loads(before.read_text())["val_loss"]
-        elif lab not in ("grpo.py", "dpo.py"):  # their losses say little, after six steps less
-            assert lines[-1]["loss"] < lines[0]["loss"]
-        assert json.loads((tmp_path / recipe / "summary.json").read_text())["finished"]
 
 
 @pytest.mark.slow
