@@ -74,7 +74,9 @@ def test_labs_under(configuration: str, tmp_path: Path) -> None:
         assert len(list((run / "checkpoints").glob("step-*"))) > 1, lab
         before = run / "before.json"  # LoRA's, which learns little in twelve steps
         if before.is_file():
-            assert lines[-1]["val_loss"] < json.loads(before.read_text("utf-8"))["val_loss"] + 0.1
+            slack = 0.0 if configuration == "zero3" else 0.1
+            was = json.loads(before.read_text("utf-8"))["val_loss"]
+            assert lines[-1]["val_loss"] < was + slack
         elif lab in ("mnist", "pretrain", "sft"):  # the losses of the others say little so early
             assert lines[-1]["loss"] < lines[0]["loss"], lab
     samples = (tmp_path / "pretrain-smoke" / "samples.jsonl").read_text("utf-8").splitlines()
