@@ -15,9 +15,10 @@ ENV MAMBA_ROOT_PREFIX=/opt/conda \
     PIP_NO_CACHE_DIR=1
 
 # `-e .` needs the package's description and one file of it to be there; the code itself comes last.
-COPY --chown=course:course environment.yml constraints.txt pyproject.toml README.md LICENSE /home/course/course/
+COPY --chown=course:course environment.yml requirements.lock pyproject.toml README.md LICENSE /home/course/course/
 WORKDIR /home/course/course
 RUN mkdir --parents src/course_utils \
-    && touch src/course_utils/__init__.py \
+    && echo '__version__ = "0"' > src/course_utils/__init__.py \
     && micromamba create --yes --file environment.yml \
+    && /opt/conda/envs/course/bin/pip install --no-deps --editable . \
     && micromamba clean --all --yes

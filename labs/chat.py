@@ -5,8 +5,8 @@
     echo "Who are you?" | python labs/chat.py sft-nano
     python labs/chat.py sft-nano --use-mine            # through your solutions of the lessons
 
-A model that was only pretrained goes on with the text instead of answering it. In a conversation,
-/new begins another one and /quit (or Ctrl-D) ends it; Ctrl-C stops an answer.
+A model that was only pretrained completes the text instead of answering it. In a conversation,
+/new starts a new one and /quit (or Ctrl-D) ends it; Ctrl-C stops an answer.
 """
 
 import sys
@@ -32,16 +32,17 @@ class ChatConfig:
 
     Attributes:
         model: A run's name, its folder, or the folder of an exported model.
-        prompt: Answer this and end.
-        system: What to tell the model before the conversation.
-        temperature: 0 always takes the likeliest token.
-        top_k: Draw from so many of the likeliest tokens.
-        top_p: Draw from the likeliest tokens that together have this probability.
-        min_p: Draw from tokens at least so likely, compared with the likeliest.
-        repetition_penalty: Above 1, tokens that occurred become less likely.
-        max_new_tokens: Longest answer.
-        seed: Of the random choices; by default others every time.
-        use_mine: Write with your own verified solutions of the lessons in the library's place.
+        prompt: Answer this prompt and exit.
+        system: The system prompt of the conversation.
+        temperature: The sampling temperature; 0 is greedy decoding.
+        top_k: Sample only from this many of the most likely tokens.
+        top_p: Sample only from the most likely tokens whose probabilities add up to this value.
+        min_p: Sample only from tokens with at least this share of the highest probability.
+        repetition_penalty: A value above 1 makes tokens that already occurred less likely.
+        max_new_tokens: The maximum length of an answer in tokens.
+        seed: The seed for sampling; by default a different one every time.
+        use_mine: Generate with your own verified solutions from the lessons instead of the
+            library's functions.
     """
 
     model: Annotated[str, tyro.conf.Positional] = "sft-nano"
@@ -100,10 +101,10 @@ def main(argv: Sequence[str]) -> None:
     tokenizer = speaker.tokenizer
     if config.use_mine:
         use_mine_in_lab()
-        # The speaker's model is made for speed, of the library's parts. This one has yours.
+        # The speaker's model uses the library's fused layers; this one uses your solutions.
         model, _ = load_language_model(config.model)
     if not speaker.chats:
-        prompt = config.prompt if config.prompt is not None else input("Text to go on from: ")
+        prompt = config.prompt if config.prompt is not None else input("Text to continue: ")
         print(prompt, end="")
         say(complete(model, tokenizer, prompt, config.max_new_tokens, sampling))
         return

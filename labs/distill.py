@@ -1,4 +1,4 @@
-"""Teach a smaller model what a larger one finds possible: distillation.
+"""Distillation: train a smaller model on a larger model's distributions over the next token.
 
     python labs/distill.py --recipe distill-nano                       # after sft-nano
     python labs/distill.py --recipe distill-nano --hard 1 --name alone # the same without a teacher
@@ -32,26 +32,26 @@ from course_utils.training.tasks.language import bytes_of_tokens
 
 @dataclass(frozen=True, kw_only=True)
 class DistillConfig(LanguageConfig):
-    """Teach a smaller model what a larger one finds possible.
+    """Train a smaller model on a larger model's distributions over the next token.
 
     Attributes:
-        teacher: The chat model to learn from: a run's name or folder. The student has its shape,
-            but for what the next four settings change.
-        d_model: Width of the student.
-        n_layers: Its blocks.
-        n_heads: Its query heads; half as many keys and values.
-        d_ff: Hidden width of its feed-forward networks.
-        data: Chat sets to read together, as for sft.py.
-        sums: Additions to mix in.
-        tasks: What the exam asks.
-        exam: Held-out tasks to answer at every evaluation.
-        temperature: Softens both distributions.
-        direction: "forward" KL spreads over all that the teacher does, "reverse" settles on its
-            favourites.
-        hard: Share of the loss that is ordinary cross-entropy with the right tokens.
-        held_out: Share of the conversations that is measured on.
-        me: The assistant's name, for the identity set.
-        author: Who made it, for the identity set.
+        teacher: The teacher, a chat model: a run's name or folder. The student has the teacher's
+            shape, except for the next four settings.
+        d_model: The student's model width.
+        n_layers: The student's number of blocks.
+        n_heads: The student's number of query heads; it has half as many key and value heads.
+        d_ff: The hidden width of the student's feed-forward networks.
+        data: The chat sets to train on, separated by commas, as for sft.py.
+        sums: The number of generated additions to mix in.
+        tasks: The tasks of the exam.
+        exam: The number of held-out tasks to answer at every evaluation.
+        temperature: The temperature that softens both distributions.
+        direction: "forward" KL makes the student cover all of the teacher's distribution; "reverse"
+            KL makes it concentrate on the teacher's most likely tokens.
+        hard: The weight of the cross-entropy with the target tokens, 0 to 1; the rest is the KL.
+        held_out: The share of the conversations in the validation set.
+        me: The assistant's name, which fills {{name}} in the identity set.
+        author: The name of its author, which fills {{author}} in the identity set.
     """
 
     recipe: str = "distill-nano"
@@ -73,14 +73,16 @@ class DistillConfig(LanguageConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_at_least(1, self, "exam")  # what is printed at the end, and the KL, are about it
+        require_at_least(1, self, "exam")  # the printed results and the KL divergence need it
 
 
 def make_trainer(config: DistillConfig) -> tuple[Trainer, dict[str, float]]:
     """Everything a run needs, ready for `train()`; and how the teacher does in the exam."""
     teacher, tokenizer, weights = load_base(config.teacher)
     if config.n_heads % 2:
-        raise CourseError(f"n_heads must be even, two for each key head; found {config.n_heads}.")
+        raise CourseError(
+            f"--n-heads must be even (two query heads per key head); found {config.n_heads}."
+        )
     torch.manual_seed(config.seed)
     student = GPT(
         replace(
@@ -117,7 +119,7 @@ def make_trainer(config: DistillConfig) -> tuple[Trainer, dict[str, float]]:
         hard=config.hard,
     )
     settings = ("data", "sums", "temperature", "direction", "hard", "held_out", "me", "author")
-    # "base" is what chat.py knows a chat model by.
+    # chat.py recognizes a chat model by the entry "base" in its recipe.
     identity = {"base": config.teacher, **{name: getattr(config, name) for name in settings}}
     identity |= {"teacher_weights": weights, "corpus": corpus.fingerprint}
     trainer = language_trainer(student, task, tokenizer, config, identity=identity)

@@ -1,10 +1,11 @@
-"""Teach a chat model which of two answers is better: direct preference optimisation.
+"""Train a chat model on preferences: direct preference optimization (DPO).
 
     python labs/dpo.py --recipe dpo-nano                     # after sft-careless: pairs of its own
     python labs/dpo.py --recipe dpo-nano --data my_pairs.jsonl --name mine
 
-Without --data the model makes the pairs itself: it answers every task of --tasks several times, and
-what a program finds right is chosen over what it finds wrong. labs/README.md explains the rest.
+Without --data the lab generates the pairs: the model answers every task of --tasks several times,
+and a program that checks answers chooses a right one over a wrong one. labs/README.md explains
+recipes, launching and resuming.
 """
 
 import copy
@@ -29,21 +30,21 @@ from course_utils.training.tasks.preferences import PreferenceTask
 
 @dataclass(frozen=True, kw_only=True)
 class DpoConfig(LanguageConfig):
-    """Teach a chat model which of two answers is better.
+    """Train a chat model on preferences with DPO.
 
     Attributes:
-        base: The chat model to begin with, and to keep close to: a run's name or folder.
-        data: Sets of preferences by name, path or hf:owner/name, with commas between; empty for the
-            model's own pairs.
-        tasks: What the exam asks, and what own pairs are about: additions, or a generator of
+        base: The chat model to train, which is also the reference model: a run's name or folder.
+        data: The preference sets to train on, separated by commas: names, paths or hf:owner/name;
+            empty to generate the pairs with the base model.
+        tasks: The tasks of the exam and of the generated pairs: additions, or a generator of
             reasoning-gym with its settings, such as chain_sum?max_terms=3&max_digits=1.
-        n_tasks: Tasks to make own pairs of.
-        answers: Answers to each of them.
-        max_new_tokens: Longest answer.
-        exam: Held-out tasks to answer before and after.
-        beta: How much a step away from the base is worth.
-        anchor: How much the chosen answer's own likelihood counts beside DPO's loss.
-        held_out: Share of the pairs that is measured on.
+        n_tasks: The number of training tasks to generate pairs from.
+        answers: The number of answers to generate for each task.
+        max_new_tokens: The maximum length of an answer in tokens.
+        exam: The number of held-out tasks to answer before and after the training.
+        beta: DPO's beta: a larger value keeps the model closer to the reference model.
+        anchor: The weight of the chosen answer's negative log-likelihood beside DPO's loss.
+        held_out: The share of the pairs in the validation set.
     """
 
     recipe: str = "dpo-nano"
@@ -60,7 +61,7 @@ class DpoConfig(LanguageConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_at_least(1, self, "exam")  # what is printed at the end, and the KL, are about it
+        require_at_least(1, self, "exam")  # the printed results and the KL divergence need it
 
 
 def make_trainer(config: DpoConfig) -> tuple[Trainer, dict[str, float]]:
@@ -113,14 +114,14 @@ def train(argv: Sequence[str]) -> None:
     if trainer.is_main:
         task = trainer.task
         assert isinstance(task, PreferenceTask)
-        print(f"{len(task.train):,} pairs to learn from, {len(task.validation):,} to measure on.")
+        print(f"{len(task.train):,} pairs for training, {len(task.validation):,} for validation.")
     summary = trainer.train()
     if trainer.is_main:
         found = summary.metrics
         print(
             f"Held-out tasks right: {before['val_exact_match']:.1%} before, "
             f"{found['val_exact_match']:.1%} after; KL to {config.base} {found['val_kl']:.3f} nats "
-            f"per answer.\n{found['val_ranked']:.1%} of held-out pairs are ranked rightly, after "
+            f"per answer.\n{found['val_ranked']:.1%} of held-out pairs are ranked correctly, after "
             f"{summary.elapsed_s:.0f} s of training.\n"
             f"Talk to it: python labs/chat.py {summary.folder.name}"
         )

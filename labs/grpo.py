@@ -1,4 +1,4 @@
-"""Let a chat model try, and teach it by the marks it gets: group-relative policy optimisation.
+"""Train a chat model on the rewards of its own answers: group-relative policy optimization.
 
     python labs/grpo.py --recipe grpo-nano                   # after sft-careless
     python labs/grpo.py --recipe grpo-nano --tasks "additions" --name sums
@@ -26,19 +26,19 @@ from course_utils.training.tasks.groups import GroupTask, RolloutLog
 
 @dataclass(frozen=True, kw_only=True)
 class GrpoConfig(LanguageConfig):
-    """Let a chat model try, and teach it by the marks it gets.
+    """Train a chat model on the rewards of its own answers with GRPO.
 
     A batch is `batch_size` questions, each answered `group` times.
 
     Attributes:
-        base: The chat model to begin with, and to keep close to: a run's name or folder.
-        tasks: What to practise: additions, or a generator of reasoning-gym with its settings, such
-            as chain_sum?max_terms=3&max_digits=1.
-        n_tasks: Different tasks to practise on, from the training side.
-        exam: Held-out tasks to answer at every evaluation.
-        group: Answers to each question.
-        max_new_tokens: Longest answer.
-        kl_weight: The price of moving away from the base.
+        base: The chat model to train, which is also the reference model: a run's name or folder.
+        tasks: The tasks to train on: additions, or a generator of reasoning-gym with its settings,
+            such as chain_sum?max_terms=3&max_digits=1.
+        n_tasks: The number of different training tasks.
+        exam: The number of held-out tasks to answer at every evaluation.
+        group: The number of answers to generate for each question.
+        max_new_tokens: The maximum length of an answer in tokens.
+        kl_weight: The weight of the KL penalty towards the reference model.
     """
 
     recipe: str = "grpo-nano"
@@ -52,7 +52,7 @@ class GrpoConfig(LanguageConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_at_least(1, self, "exam")  # what is printed at the end, and the KL, are about it
+        require_at_least(1, self, "exam")  # the printed results and the KL divergence need it
 
 
 def make_trainer(config: GrpoConfig) -> tuple[Trainer, dict[str, float]]:

@@ -1,4 +1,4 @@
-"""Teach a pretrained model something new by training a thousandth of it.
+"""Fine-tune a pretrained model with LoRA, which trains a thousandth of its parameters.
 
     python labs/lora.py                                # SmolLM2-135M: a name, and reminders as JSON
     python labs/lora.py --quantize nf4                 # with a frozen base in 4 bits: QLoRA
@@ -45,22 +45,24 @@ class LoraConfig(LanguageConfig):
     """Fine-tune a pretrained model with LoRA.
 
     Attributes:
-        base: The model: smollm2-135m, hf:owner/name, a run's name, or a folder.
-        quantize: Freeze the base in few bits, such as nf4 or int8: QLoRA.
-        rank: Inner width of the low-rank product.
-        alpha: Its weight; with the rank, it makes the scale.
-        dropout: Share of the inputs that the product does not see in training.
-        targets: Which layers get one, by the end of their names; with commas, * for any.
-        rslora: Scale by the root of the rank.
-        task: What to teach: reminders or additions.
-        examples: Tasks to learn from.
-        data: Chat sets to learn beside the tasks; identity*5 takes a set five times.
-        turns: Join up to so many single exchanges into a conversation.
-        exam: Held-out tasks to answer before, during and after; 0 for none.
-        general: A text set on which to see whether anything was forgotten; empty for none.
-        held_out: Share of the chats that is measured on.
-        me: The assistant's name, for the identity set.
-        author: Who made it, for the identity set.
+        base: The base model: smollm2-135m, hf:owner/name, a run's name, or a folder.
+        quantize: Quantize the frozen base to this format, such as nf4 or int8 (QLoRA).
+        rank: The rank of the low-rank matrices A and B.
+        alpha: LoRA's alpha; the update is scaled by alpha / rank.
+        dropout: The dropout rate on the adapter's inputs during training.
+        targets: The layers that get an adapter, by the ends of their names, separated by commas; *
+            matches any text.
+        rslora: Scale by alpha / √rank instead (rank-stabilized LoRA).
+        task: The task to train on: reminders or additions.
+        examples: The number of training examples of the task.
+        data: Chat sets to train on in addition, separated by commas; identity*5 repeats a set five
+            times.
+        turns: Join up to this many single exchanges into one conversation.
+        exam: The number of held-out tasks to answer at every evaluation; 0 for none.
+        general: The text set that measures forgetting; empty for none.
+        held_out: The share of the conversations in the validation set.
+        me: The assistant's name, which fills {{name}} in the identity set.
+        author: The name of its author, which fills {{author}} in the identity set.
     """
 
     recipe: str = "lora-smollm2"
@@ -120,7 +122,7 @@ def make_trainer(config: LoraConfig) -> Trainer:
     if config.exam:
         held_out = TASKS[config.task](config.exam, "held_out", seed=1)
         exams.append(Exam(tokenizer, held_out, 40, writer=write))
-    # With few of them held out, there may be none that could be answered with the name.
+    # A small validation set may contain no question whose answer has the name in it.
     if "identity" in config.data and (who := introductions(fill, config.held_out)):
         exams.append(Exam(tokenizer, who, 40, "val_says_its_name", write))
     for exam in exams:

@@ -1,11 +1,11 @@
-"""Where the memory goes: the pretraining lab, with a census of what every process keeps.
+"""Memory by rank: the pretraining lab, which also counts the memory of every rank.
 
     python labs/memory.py --preset nano
     accelerate launch --config_file labs/accelerate/zero2.yaml labs/memory.py --steps 4
 
-Takes all settings of labs/pretrain.py. Written to runs/NAME/memory.json, for each process: bytes of
-parameters, gradients and optimiser states as they were counted, tensor by tensor, and the most main
-memory that it had. Lesson 15 and benchmarks/zero.py read it.
+The lab takes all settings of labs/pretrain.py. For each rank it writes to runs/NAME/memory.json the
+bytes of parameters, gradients and optimizer state, counted tensor by tensor, and the peak main
+memory of the process. Lesson 15 and benchmarks/zero.py read this file.
 """
 
 import json

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-import course_utils  # noqa: F401  before torch: it tells OpenMP how its threads shall wait
+import course_utils  # noqa: F401  before torch: it configures how OpenMP's threads wait
 
 # isort: split
 import torch
@@ -30,8 +30,8 @@ from course_utils.training.parts.data_order import steps_per_epoch
 from course_utils.training.parts.schedule import warmup_cosine
 from course_utils.training.tasks.images import ImageTask
 
-# With the optimiser's and the trainer's settings, what makes a run this run: going on with other
-# values is refused.
+# These settings identify a run, together with the optimizer's and the trainer's: resuming with
+# other values is refused.
 IDENTITY = ("dataset", "hold_out", "width", "epochs", "warmup", "label_smoothing", "shift")
 
 
@@ -40,28 +40,28 @@ class MnistConfig:
     """Train a small CNN on MNIST or Fashion-MNIST.
 
     Attributes:
-        recipe: Where the settings below come from: labs/recipes/RECIPE.toml.
-        name: The run's folder below runs/. By default the recipe's name.
-        resume: Go on from the run's newest checkpoint, if it has one. Otherwise an older run of
-            this name is set aside.
-        dataset: What to learn.
-        hold_out: Measure on the last HOLD_OUT training images, which are then not trained on,
-            instead of on the test set. Choose settings with this.
-        width: Channels of the first layer.
-        epochs: Passes over the training images.
-        batch_size: Images per optimiser step, over all processes.
-        accumulation: Micro-batches per process and step.
-        lr: Peak learning rate of AdamW.
-        warmup: Share of the steps in which the learning rate rises.
-        weight_decay: Of AdamW.
-        beta2: Decay rate of AdamW's mean square.
-        label_smoothing: Share of the target spread over all classes.
-        shift: Largest random shift of an image in pixels.
-        precision: "auto" is bf16 where the machine computes in it.
-        seed: Of the weights, the order of the images and their shifts.
-        evaluations: How often to measure, evenly spread over the run.
-        checkpoints: How often to save, evenly spread over the run.
-        tracking: "wandb" logs there too, offline unless WANDB_MODE says otherwise.
+        recipe: The file labs/recipes/RECIPE.toml, which sets the defaults of all other settings.
+        name: The run's folder below runs/; by default the recipe's name.
+        resume: Resume from the run's newest checkpoint, if it has one. Without --resume, an older
+            run of this name is moved to runs/.previous/.
+        dataset: The image set to train on.
+        hold_out: Use the last HOLD_OUT training images as the validation set, instead of the test
+            set, and do not train on them. Use this to choose settings.
+        width: The number of channels of the first layer.
+        epochs: The number of passes over the training images.
+        batch_size: Images per optimizer step, over all ranks.
+        accumulation: Gradient accumulation: micro-batches per rank and step.
+        lr: The peak learning rate of AdamW.
+        warmup: The share of the steps for the learning-rate warm-up, 0 to 1.
+        weight_decay: The weight decay of AdamW.
+        beta2: The decay rate of AdamW's running mean of squared gradients.
+        label_smoothing: The share of the target probability that is spread over all classes.
+        shift: The largest random shift of an image in pixels.
+        precision: The number format for training; "auto" is bf16 where the hardware supports it.
+        seed: The seed of the initial weights, the order of the images and their shifts.
+        evaluations: The number of evaluations, evenly spread over the run.
+        checkpoints: The number of checkpoints, evenly spread over the run.
+        tracking: "wandb" also logs to Weights & Biases, offline unless WANDB_MODE says otherwise.
     """
 
     recipe: str = "mnist-fast"
@@ -88,9 +88,9 @@ class MnistConfig:
     def __post_init__(self) -> None:
         for field in ("width", "epochs", "lr", "evaluations", "checkpoints"):
             if getattr(self, field) <= 0:
-                raise CourseError(f"{field} must be above 0; found {getattr(self, field)}.")
+                raise CourseError(f"--{field} must be above 0; found {getattr(self, field)}.")
         if not 0 <= self.warmup <= 1:
-            raise CourseError(f"warmup is a share of the run, 0 to 1; found {self.warmup}.")
+            raise CourseError(f"--warmup must be from 0 to 1; found {self.warmup}.")
 
 
 def make_trainer(config: MnistConfig) -> Trainer:

@@ -1,9 +1,9 @@
-"""The labs of lesson 13 one after another, and what they measured, in one small file.
+"""Run the labs of lesson 13 one after another, and write their results into one file.
 
     python labs/preferences.py                          # after nano, sft-nano and sft-careless
     python labs/preferences.py --to FILE                # instead of runs/lesson-13-labs.json
 
-Runs that have finished are not done again, and one that was interrupted goes on.
+The script skips finished runs, and resumes an interrupted one.
 """
 
 import json
@@ -20,7 +20,7 @@ LABS = Path(__file__).parent
 
 
 def measured(lab: str, config: str, *options: str) -> tuple[float, dict[str, Any]]:
-    """The exam of the model that a lab begins with (or learns from), and its run's last line."""
+    """The base model's (or teacher's) exact match, and the run's last metrics."""
     module = runpy.run_path(str(LABS / f"{lab}.py"))
     argv = ["--recipe", f"{lab}-nano", "--resume", *options]
     trainer, exam = module["make_trainer"](load_recipe(module[config], argv, LABS / "recipes"))

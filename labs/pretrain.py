@@ -1,4 +1,4 @@
-"""Pretrain a GPT on text: from nothing to a model that goes on where a text stops.
+"""Pretrain a GPT on text: from random weights to a model that continues a text.
 
     python labs/pretrain.py --recipe nano
     python labs/pretrain.py --recipe nano --data shakespeare --steps 500 --name bard
@@ -32,23 +32,26 @@ class PretrainConfig(LanguageConfig):
     """Pretrain a GPT on text.
 
     Attributes:
-        preset: The model's shape: nano, minimind-26m, minimind-64m or gpt2-124m.
-        d_model: Another width than the preset's; likewise the following, up to d_ff.
-        n_layers: Blocks.
-        n_heads: Query heads.
-        n_kv_heads: Key and value heads.
-        head_dim: Width of a head.
-        d_ff: Hidden width of the feed-forward network, or of each expert.
-        n_experts: Feed-forward networks in each block, of which a router chooses; 0 has one alone.
-        top_k: Experts that each token uses.
-        balance: How much uneven experts add to the loss in training.
-        dropout: Share of residual updates that are dropped in training.
-        data: Text sets by name, path or hf:owner/name, with commas between them.
-        max_documents: Read so many documents at most.
-        held_out: Share of the documents that is measured on.
-        vocab: Size of the vocabulary; one is trained on the data if it is not there yet.
-        tokenizer: Instead of that, the tokenizer.json of this run or at this path.
-        prompts: Beginnings to go on from at every evaluation, with | between them.
+        preset: The preset that sets the model's shape: nano, minimind-26m, minimind-64m or
+            gpt2-124m.
+        d_model: Override the preset's model width.
+        n_layers: Override the preset's number of blocks.
+        n_heads: Override the preset's number of query heads.
+        n_kv_heads: Override the preset's number of key and value heads.
+        head_dim: Override the preset's width of each attention head.
+        d_ff: Override the preset's hidden width of the feed-forward network, or of each expert.
+        n_experts: Override the preset's number of experts per block; 0 is one feed-forward network
+            without a router.
+        top_k: Override the preset's number of experts that the router chooses for each token.
+        balance: Override the preset's weight of the load-balancing loss.
+        dropout: The dropout rate on residual branches during training.
+        data: The text sets to train on, separated by commas: names, paths or hf:owner/name.
+        max_documents: Read at most this many documents.
+        held_out: The share of the documents in the validation set.
+        vocab: The vocabulary size. A tokenizer of this size is trained on the data if the data
+            cache has none.
+        tokenizer: Use this tokenizer.json instead, given by its path or by a run's name.
+        prompts: Prompts to complete at every evaluation, separated by |.
     """
 
     recipe: str = "nano"
@@ -129,7 +132,7 @@ def make_trainer(config: PretrainConfig) -> Trainer:
 
 
 def size(shape: gpt.GPTConfig) -> str:
-    active = f", {shape.n_active():,} of them for each token" if shape.n_experts else ""
+    active = f", {shape.n_active():,} of them active per token" if shape.n_experts else ""
     return f"{shape.n_parameters():,} parameters{active}."
 
 

@@ -1,4 +1,4 @@
-"""Serve a model over HTTP, as OpenAI's API: to programs, and at its address to people.
+"""Serve a model over HTTP with OpenAI's API, and with a chat page at its address.
 
     python labs/serve.py sft-nano                     # your run; then open http://127.0.0.1:8000
     python labs/serve.py lora-smollm2 --precision bf16
@@ -8,8 +8,8 @@
     client = OpenAI(base_url="http://127.0.0.1:8000/v1", api_key="none")
     client.chat.completions.create(model="sft-nano", messages=[{"role": "user", "content": "Hi"}])
 
-Many may ask at once: their answers are written together. Ctrl-C or SIGTERM ends it; answers that
-are being written are finished first, for ten seconds at most.
+The server answers many requests at once, in one batch. Ctrl-C or SIGTERM stops the server; it first
+finishes the answers in progress, for ten seconds at most.
 """
 
 from collections.abc import Sequence
@@ -34,17 +34,20 @@ class ServeConfig:
 
     Attributes:
         model: A run's name, its folder, the folder of an exported model, or smollm2-135m.
-        name: What clients call it; by default as here.
-        host: 127.0.0.1 is this machine alone; 0.0.0.0 is everybody, and needs an API key.
-        port: 0 takes one that is free.
-        api_key: What clients must know; COURSE_API_KEY is better, for others cannot read it in
-            the list of processes.
-        slots: Answers that are written at the same time.
-        queue: Requests that may wait for a slot; more are refused.
-        context: Longest prompt and answer together; by default the model's, up to 2048.
-        budget: Tokens that are computed at once at most; a long prompt is read in pieces.
-        precision: bf16 is about twice as fast where the machine computes in it. With fp32, what
-            else is being written changes an answer in the rarest cases only.
+        name: The model's name in the API; by default the value of `model`.
+        host: The address to listen on: 127.0.0.1 accepts only this machine, 0.0.0.0 accepts every
+            machine and needs an API key.
+        port: The port to listen on; 0 takes a free one.
+        api_key: The key that clients must send. Set the variable COURSE_API_KEY instead where other
+            users can list this machine's processes.
+        slots: The number of answers that are generated at the same time.
+        queue: The number of requests that may wait for a slot; further ones are refused.
+        context: The maximum length of prompt and answer together, in tokens; by default the model's
+            context length, up to 2048.
+        budget: The maximum number of tokens in one forward pass; a longer prompt is prefilled in
+            chunks.
+        precision: The number format; bf16 is about twice as fast where the hardware supports it. In
+            fp32, other requests in the batch change an answer only in very rare cases.
     """
 
     model: Annotated[str, tyro.conf.Positional] = "sft-nano"

@@ -1,4 +1,4 @@
-"""Fine-tune a pretrained GPT on conversations: from a model that goes on to one that answers.
+"""Fine-tune a pretrained GPT on conversations: from completing texts to answering questions.
 
     python labs/sft.py --recipe sft-nano                     # after labs/pretrain.py --recipe nano
     python labs/sft.py --recipe sft-nano --data my_chats.jsonl --name mine
@@ -30,16 +30,16 @@ class SftConfig(LanguageConfig):
     """Fine-tune a pretrained GPT on conversations.
 
     Attributes:
-        base: The pretrained model: a run's name, its folder, or an exported model's.
-        data: Chat sets by name, path or hf:owner/name, with commas between them; identity*20 takes
-            a set twenty times.
-        max_chats: Read so many conversations of each set at most.
-        sums: Additions to mix in, made by a program.
-        turns: Join up to so many single exchanges into a conversation.
-        exam: Held-out additions to answer at every evaluation; 0 for none.
-        held_out: Share of the conversations that is measured on.
-        me: The assistant's name, for the identity set.
-        author: Who made it, for the identity set.
+        base: The pretrained model: a run's name, a run's folder, or an exported model's folder.
+        data: The chat sets to train on, separated by commas: names, paths or hf:owner/name;
+            identity*20 repeats a set twenty times.
+        max_chats: Read at most this many conversations from each set.
+        sums: The number of generated additions to mix in.
+        turns: Join up to this many single exchanges into one conversation.
+        exam: The number of held-out additions to answer at every evaluation; 0 for none.
+        held_out: The share of the conversations in the validation set.
+        me: The assistant's name, which fills {{name}} in the identity set.
+        author: The name of its author, which fills {{author}} in the identity set.
     """
 
     recipe: str = "sft-nano"

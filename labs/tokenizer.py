@@ -1,9 +1,9 @@
-"""Train a tokenizer on text, and see what it makes of a sentence.
+"""Train a tokenizer on text, and show how it divides a sentence into tokens.
 
     python labs/tokenizer.py --data wiki --vocab 2048
     python labs/tokenizer.py --data wiki,sanguo --vocab 6400 --sentence "Hello, 世界"
 
-It stays in the data cache, where labs/pretrain.py finds it by the same two settings.
+The tokenizer is stored in the data cache; labs/pretrain.py uses it for the same two settings.
 """
 
 from collections.abc import Sequence
@@ -21,11 +21,11 @@ class TokenizerConfig:
     """Train a byte-level BPE tokenizer with the special tokens of chats.
 
     Attributes:
-        recipe: Where the settings below come from: labs/recipes/RECIPE.toml.
-        data: Text sets by name, path or hf:owner/name, with commas between them.
-        vocab: Size of the vocabulary, with 256 bytes and three special tokens.
-        held_out: Share of the documents that it does not see; as in labs/pretrain.py.
-        sentence: A text to show in tokens.
+        recipe: The file labs/recipes/RECIPE.toml, which sets the defaults of all other settings.
+        data: The text sets to train on, separated by commas: names, paths or hf:owner/name.
+        vocab: The vocabulary size, including 256 bytes and three special tokens.
+        held_out: The share of the documents that is not used; the same as in labs/pretrain.py.
+        sentence: An example text to tokenize.
     """
 
     recipe: str = "tokenizer-nano"

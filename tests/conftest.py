@@ -17,7 +17,6 @@ SHARING = {
     "test_language_labs",
     "test_preference_labs",
     "test_moe_lab",
-    "test_bootstrap",
     "test_attacks",
     "test_through_the_sandbox",
 }
@@ -28,6 +27,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.stem in SHARING:
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name a test after its argument where the value is no text: bytes may hold a time or a path.
+
+    Two workers of pytest-xdist must collect the same tests, whenever and wherever they start.
+    """
+    return argname if isinstance(val, bytes) else None
 
 
 # A busy machine is no failure, and examples are not kept between runs.

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from course_utils.exercises import CheckFailure, Exercise, Mutant, assert_close, assert_equal
+from course_utils.training.parts import basic_loop
 
 # --- cnn.conv2d -----------------------------------------------------------------------------------
 
@@ -317,12 +318,12 @@ def only_this_batch_counts(student: Any, rng: torch.Generator) -> None:
     mine, reference = twins(rng, lr=0.2, momentum=0.5)
     for step in (1, 2, 3):
         student(*mine)
-        steps.training_step(*reference)
+        basic_loop.training_step(*reference)
         same_state(mine[0], reference[0], f"After step {step} with momentum")
     for parameter in mine[0].parameters():
         parameter.grad = torch.randn(parameter.shape, generator=rng)
     student(*mine)
-    steps.training_step(*reference)
+    basic_loop.training_step(*reference)
     same_state(mine[0], reference[0], "After a step with old gradients lying about")
 
 
@@ -332,7 +333,7 @@ def in_training_mode(student: Any, rng: torch.Generator) -> None:
         model = small_model(rng, batch_norm=True).train(arrives)
         twin, (images, labels) = copy.deepcopy(model), small_batch(rng)
         student(model, torch.optim.SGD(model.parameters(), lr=0.2), images, labels)
-        steps.training_step(twin, torch.optim.SGD(twin.parameters(), lr=0.2), images, labels)
+        basic_loop.training_step(twin, torch.optim.SGD(twin.parameters(), lr=0.2), images, labels)
         mode = "training" if arrives else "evaluation"
         same_state(model, twin, f"Batch norm, model arrives in {mode} mode")
         assert_equal(model.training, True, "model.training after the step")
@@ -428,7 +429,7 @@ def stops_below_the_threshold(student: Any, rng: torch.Generator) -> None:
     for threshold in (0.5, 0.2):
         mine, reference = twins(rng, lr=0.3, momentum=0.5)
         got = student(*mine, threshold, 40)
-        expected = steps.overfit_one_batch(*reference, threshold, 40)
+        expected = basic_loop.overfit_one_batch(*reference, threshold, 40)
         assert_close(got, expected, f"The losses down to {threshold}", rtol=1e-3)
 
 
@@ -437,7 +438,7 @@ def gives_up(student: Any, rng: torch.Generator) -> None:
     for max_steps in (1, 7):
         mine, reference = twins(rng, lr=1e-3)
         got = student(*mine, threshold=1e-6, max_steps=max_steps)
-        expected = steps.overfit_one_batch(*reference, threshold=1e-6, max_steps=max_steps)
+        expected = basic_loop.overfit_one_batch(*reference, threshold=1e-6, max_steps=max_steps)
         assert_close(got, expected, f"The losses of at most {max_steps} steps", rtol=1e-4)
 
 
@@ -445,7 +446,7 @@ def the_model_has_learned(student: Any, rng: torch.Generator) -> None:
     """Leaves the model as the last of these steps left it"""
     mine, reference = twins(rng, lr=0.3, momentum=0.5)
     student(*mine, threshold=0.3, max_steps=40)
-    steps.overfit_one_batch(*reference, threshold=0.3, max_steps=40)
+    basic_loop.overfit_one_batch(*reference, threshold=0.3, max_steps=40)
     same_state(mine[0], reference[0], "Trained until the loss is below 0.3")
 
 

@@ -576,7 +576,7 @@ _ = axes.set_ylim(lowest - 0.2, 1.25 * math.log(config.vocab))
 # - Its **parameters** can be counted from the configuration: about $12\,d^2$ for each block, and the table.
 # - It is **right**: the same logits as an independent implementation, and it learns by heart.
 #
-# **Where it lives.** `course_utils/models/gpt/`: `norm.py`, `mlp.py`, `attention.py`, `rope.py`, `init.py`, `config.py`, and `model.py`, where it all comes together. `models/hf.py` translates to `transformers`. In the labs, `--use-mine` does what `use_mine` has done here: it trains your code instead of the library's.
+# **Where it lives.** `course_utils/models/gpt/`: `norm.py`, `mlp.py`, `attention.py`, `rope.py`, `init.py`, `config.py`, and `model.py`, where it all comes together. `exchange/hf.py` translates to `transformers`. In the labs, `--use-mine` does what `use_mine` has done here: it trains your code instead of the library's.
 #
 # **Next:** lesson 07, *Pretraining*. This model gets some real text, some real time, and starts to write.
 #

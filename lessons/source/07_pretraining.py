@@ -180,7 +180,7 @@ print(f"{sum(p.numel() for p in model.parameters()):,} parameters")
 # %% [markdown] lang="en"
 # ## 6 · Training
 #
-# Everything comes together in the `Trainer` that the labs use. The blocks' matrices learn with **Muon**: it takes the running mean of the gradient, and makes all its singular values about equal, so that a step moves in every direction and not only in the few strongest (`training/muon.py`; lesson 11 shows what singular values are). The rest learns with AdamW (lesson 03). The learning rate warms up and falls along a cosine. Ten times during the run we measure the held-out loss, and let the model continue a text.
+# Everything comes together in the `Trainer` that the labs use. The blocks' matrices learn with **Muon**: it takes the running mean of the gradient, and makes all its singular values about equal, so that a step moves in every direction and not only in the few strongest (`training/parts/muon.py`; lesson 11 shows what singular values are). The rest learns with AdamW (lesson 03). The learning rate warms up and falls along a cosine. Ten times during the run we measure the held-out loss, and let the model continue a text.
 
 # %%
 steps = budget(smoke=20, cpu=250, gpu=3000)
@@ -356,7 +356,7 @@ for name, rows in runs.items():
 # - Training costs **6 FLOPs** per weight and token, and attention on top. The **MFU** says how much of the machine you get for your money.
 # - Loss starts at $\ln V$. **Bits per byte** compare models with different tokenizers.
 #
-# **Where it lives.** `course_utils/data/packing.py` and `corpus.py`, `training/data_order.py`, `training/flops.py`, `training/language_task.py`. The lab: `python labs/pretrain.py --recipe nano`, and `--use-mine` trains your own model there as well. The recipes `minimind-26m`, `minimind-64m` and `gpt2-124m` are for GPUs; they differ in numbers only.
+# **Where it lives.** `course_utils/data/packing.py` and `corpus.py`, `training/parts/data_order.py`, `training/parts/flops.py`, `training/tasks/language.py`. The lab: `python labs/pretrain.py --recipe nano`, and `--use-mine` trains your own model there as well. The recipes `minimind-26m`, `minimind-64m` and `gpt2-124m` are for GPUs; they differ in numbers only.
 #
 # **Next:** lesson 08 looks at how a model writes: at what is done with its probabilities, and how to do it fast.
 #

@@ -628,7 +628,7 @@ folder.rmdir()
 # - **NF4** puts its levels at a normal distribution's quantiles.
 # - Fewer bytes are faster only where a **kernel** reads them as they are.
 #
-# **Where it lives.** `course_utils/models/quant/`: `affine.py`, `normal_float.py`, `packing.py`, `calibrate.py`, and `linear.py` with the layer; `models/gguf_writer.py`. `labs/lora.py --quantize nf4` trains adapters on a frozen 4-bit model, and `course export RUN --to gguf FILE` writes what you trained for llama.cpp.
+# **Where it lives.** `course_utils/models/quant/`: `affine.py`, `normal_float.py`, `packing.py`, `calibrate.py`, and `linear.py` with the layer; `exchange/gguf_writer.py`. `labs/lora.py --quantize nf4` trains adapters on a frozen 4-bit model, and `course export RUN --to gguf FILE` writes what you trained for llama.cpp.
 #
 # **Next:** lesson 13, *Preferences and distillation*: what a model learns when nobody can show it the answer.
 #

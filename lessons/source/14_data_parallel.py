@@ -403,7 +403,7 @@ print("three ranks:", [f"{x:.4f}" for x in found.flatten().tolist()])
 print("one process:", [f"{x:.4f}" for x in right.weight.grad.flatten().tolist()])
 
 # %% [markdown] lang="en"
-# This is no toy question. In a batch of chats the ranks never have equally many tokens to learn from, and a mean of means gives the tokens of short conversations more weight. The course's `Trainer` therefore sums losses, and divides by the count of *all* ranks (`training/step.py`).
+# This is no toy question. In a batch of chats the ranks never have equally many tokens to learn from, and a mean of means gives the tokens of short conversations more weight. The course's `Trainer` therefore sums losses, and divides by the count of *all* ranks (`training/loop/optimizer_step.py`).
 #
 # ## What you have now
 #

@@ -7,7 +7,7 @@ import os
 from importlib import import_module
 from typing import Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # OpenMP reads this when torch is first imported. Its threads would otherwise spin while they wait
 # for each other, and on a machine that does something else as well, small training steps then took

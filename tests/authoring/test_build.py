@@ -73,6 +73,21 @@ def test_the_same_source_gives_the_same_bytes_and_other_cells_keep_their_ids(les
     assert changed == [True] + [False] * (len(changed) - 1)
 
 
+def test_an_edited_cell_keeps_the_id_that_its_source_names(lesson, toy_course):
+    old = build(lesson, "learner").cells[1].id
+    path = toy_course / "lessons/source/00_toy.py"
+    text = path.read_text().replace('tags=["setup"]', f'tags=["setup"] id="{old}"')
+    path.write_text(text.replace("import torch\n", "import torch  # the library\n"))
+    edited = find_lesson("00")
+    write(edited)
+    notebook = nbformat.read(learner_path(edited), as_version=4)
+    assert notebook.cells[1].id == old and "the library" in notebook.cells[1].source
+    assert own_work(learner_path(edited)) == []
+    notebook.cells[1].source += "\nmine = 1"
+    nbformat.write(notebook, learner_path(edited))
+    assert own_work(learner_path(edited)) == ["your own cells"]
+
+
 def test_building_writes_both_notebooks_once(lesson):
     assert is_stale(lesson)
     assert write(lesson) == [learner_path(lesson), instructor_path(lesson)]

@@ -6,12 +6,13 @@ from dataclasses import replace
 from toy_exercises import MEAN
 
 from course_utils.cli import main
+from course_utils.exercises import mutation_score
 from course_utils.exercises.exercise import Mutant, lesson_exercises
 from course_utils.exercises.mutation_score import MutationScore, mutation_scores, score_exercise
 
 
 def scored(monkeypatch, exercise) -> MutationScore:
-    monkeypatch.setattr(mutation, "find_exercise", lambda name: exercise)
+    monkeypatch.setattr(mutation_score, "find_exercise", lambda name: exercise)
     return score_exercise("99", exercise.id)
 
 
@@ -46,7 +47,7 @@ def test_the_command_says_what_survived(monkeypatch, capsys):
             MutationScore("02", "cnn.evaluate", 2, ("It [lives]",)),
         ]
 
-    monkeypatch.setattr(mutation, "mutation_scores", scores)
+    monkeypatch.setattr(mutation_score, "mutation_scores", scores)
     assert main(["mutants", "2", "--jobs", "1"]) == 1
     printed = capsys.readouterr().out
     assert "cnn.evaluate, survived: It [lives]" in printed and "4 of 5" in printed

@@ -55,7 +55,12 @@ class ForkedLabs:
         with tempfile.TemporaryDirectory(prefix="forked-lab-") as folder:
             streams = [str(Path(folder, name)) for name in ("stdin", "stdout", "stderr")]
             Path(streams[0]).write_text(input or "", "utf-8")
-            request = {"words": words, "env": dict(env), "cwd": os.getcwd(), "streams": streams}
+            request = {
+                "words": words,
+                "env": dict(env),
+                "cwd": str(Path.cwd()),
+                "streams": streams,
+            }
             self._requests.write(json.dumps(request) + "\n")
             self._requests.flush()
             code = json.loads(self._requests.readline())

@@ -110,12 +110,12 @@ def test_a_lost_worker_ends_the_run_which_then_goes_on(tmp_path: Path) -> None:
     assert 20 <= metrics(tmp_path / "mnist-smoke")[-1]["step"] < 37
     again = run(tmp_path, command("multi_cpu", script, *options))
     assert again.returncode == 0, again.stderr
-    assert "going on from step-000000" in again.stdout
+    assert "resuming from step-000000" in again.stdout
     words = command("multi_cpu", script, *options, "--name", "restarted")
     (tmp_path / "lost").unlink()
     itself = run(tmp_path, [*words[:4], "--max_restarts", "1", *words[4:]])
     assert itself.returncode == 0, itself.stderr
-    assert "going on from step-000000" in itself.stdout
+    assert "resuming from step-000000" in itself.stdout
     assert (tmp_path / "lost").exists()
     whole = run(tmp_path, command("multi_cpu", "mnist.py", *options, "--name", "whole"))
     assert whole.returncode == 0, whole.stderr

@@ -145,7 +145,7 @@ def test_killed_and_resumed_is_as_if_never_killed(
     assert metrics(runs_dir, "killed")[-1]["step"] < 25
     resumed = run(runs_dir, [MNIST, *options])
     assert resumed.returncode == 0, resumed.stderr
-    assert "going on from step-00000020" in resumed.stdout + resumed.stderr
+    assert "resuming from step-00000020" in resumed.stdout + resumed.stderr
     assert trace(metrics(runs_dir, "killed")) == trace(one_process)
 
     other = run(runs_dir, [MNIST, *options, "--shift", "2"])
@@ -174,7 +174,7 @@ def test_every_recipe_fits_the_lab() -> None:
         (["--lrr", "1"], r"no option --lrr\. Did you mean '--lr'\?"),
         (["--lr", "0"], r"lr must be above 0; found 0\.0"),
         (["--epochs", "-1"], r"epochs must be above 0"),
-        (["--warmup", "2"], r"warmup is a share of the run, 0 to 1; found 2\.0"),
+        (["--warmup", "2"], r"warmup must be from 0 to 1; found 2\.0"),
         (["--dataset", "minst"], r"invalid choice 'minst' for argument '--dataset'"),
         (["--hold-out", "60000"], r"hold_out must be from 0 to 59,999"),
         (["--batch-size", "70000"], r"batch of 70000 does not fit in 60000 examples"),

@@ -97,7 +97,7 @@ def test_a_failure_is_told_in_a_line_and_nothing_is_left_running(how, timeout, s
         launch(fails, [how, how], timeout=timeout)
     assert len(str(caught.value).splitlines()) == 1
     ranks = [rank for server in psutil.Process().children() for rank in server.children()]
-    assert not psutil.wait_procs(ranks, timeout=10)[1]
+    assert not psutil.wait_procs(ranks, timeout=60)[1]
 
 
 def test_ranks_end_with_the_process_that_started_them(tmp_path):
@@ -123,7 +123,7 @@ launch(program, [{str(tmp_path / "pids")!r}] * 2)
     finally:
         script.kill()
         script.wait()
-    left = psutil.wait_procs(ranks, timeout=30)[1]
+    left = psutil.wait_procs(ranks, timeout=60)[1]
     for rank in left:
         rank.kill()
     assert not left

@@ -115,18 +115,20 @@ def test_who_is_cancelled_leaves_and_the_others_do_not_notice(speaker):
     jobs = [Job((index + 1, 2, 3), GREEDY, 60) for index in range(12)]
     expected = [alone(speaker, job) for job in jobs]
     pieces: list[list[Piece]] = [[] for _ in jobs]
-    answers, all_done = {}, threading.Event()
+    answers, submitted, all_done = {}, threading.Event(), threading.Event()
     with Engine(speaker, n_slots=5) as engine:
 
         def deliver(index: int, piece: Piece) -> None:
             pieces[index].append(piece)
             if index % 2 and piece.written == 3:
+                submitted.wait()  # the engine may be faster than the loop below
                 answers[index].cancel()
             if all(of and of[-1].finish for of in pieces):
                 all_done.set()
 
         for index, job in enumerate(jobs):
             answers[index] = engine.submit(job, lambda piece, i=index: deliver(i, piece))
+        submitted.set()
         assert all_done.wait(60)
         assert engine.running == engine.waiting == 0
     for index, of in enumerate(pieces):

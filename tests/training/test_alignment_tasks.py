@@ -264,7 +264,7 @@ def test_the_loss_is_grpos_and_its_gradient_prefers_what_was_better() -> None:
 
 def test_group_tasks_refuse_what_makes_no_sense() -> None:
     policy = model()
-    with pytest.raises(CourseError, match="nobody to compare with"):
+    with pytest.raises(CourseError, match="group must be at least 2"):
         group_task(policy, model(), group=1)
     with pytest.raises(CourseError, match="must be a copy"):
         group_task(policy, policy)
@@ -357,7 +357,7 @@ def test_a_student_learns_from_its_teacher_from_the_answers_or_from_both() -> No
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
-        ({"hard": 2.0}, "hard is a share"),
+        ({"hard": 2.0}, "--hard must be from 0 to 1"),
         ({"temperature": 0.0}, "above 0"),
         ({"context": 200}, "longer than the teacher's context"),
     ],

@@ -206,5 +206,5 @@ def test_a_loss_per_item_is_refused(tmp_path: Path) -> None:
 def test_a_batch_that_is_masked_altogether(tmp_path: Path) -> None:
     task = Toy()
     task.y[:] = -100
-    with pytest.raises(CourseError, match="Step 0 has no images to learn from"):
+    with pytest.raises(CourseError, match="Step 0 has no images to train on"):
         train(tmp_path, task=task)

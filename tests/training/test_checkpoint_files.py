@@ -37,7 +37,7 @@ def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_is_used(
     train(tmp_path, steps=8, progress="auto", **settings)
     out = capsys.readouterr().out
     assert "step-00000006/model.safetensors was changed after it was written" in out
-    assert "going on from step-00000004" in out
+    assert "resuming from step-00000004" in out
     assert trace(tmp_path / "toy") == trace(tmp_path / "whole")
 
 
@@ -47,7 +47,8 @@ def test_no_intact_checkpoint_is_an_error_and_nothing_is_lost(tmp_path: Path) ->
         (version / "optimizer.pt").write_bytes(b"")
     before = trace(tmp_path / "toy")
     with pytest.raises(
-        CourseError, match=r"(?s)is intact: .*6.*; .*3.*start over with resume='never'"
+        CourseError,
+        match=r"(?s)is intact: .*6.*; .*3.*start from the beginning with resume='never'",
     ):
         train(tmp_path)
     assert trace(tmp_path / "toy") == before
@@ -81,7 +82,7 @@ def test_a_full_disk_is_told_and_leaves_the_last_checkpoint(
     assert ended.code == 0, ended.output
     assert "told: Could not save step 4 in" in ended.output
     assert "MB are free there" in ended.output
-    assert "\nstep-00000002 is intact. Make room and start the same again" in ended.output
+    assert "\nstep-00000002 is intact. Free disk space, then resume the run" in ended.output
     checkpoints = tmp_path / "toy" / "checkpoints"
     assert [path.name for path in checkpoints.iterdir()] == ["step-00000002"]
     sizes = {path.name: path.stat().st_size for path in (checkpoints / "step-00000002").iterdir()}

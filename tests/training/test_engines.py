@@ -186,18 +186,20 @@ def test_a_run_goes_on_under_other_engines_and_process_counts(
 
 
 class Writing(Toy):
-    writes = True
+    generates = True
 
 
 def refusals_under(runs: Path, engine: str) -> None:
     launched(engine)
     model = gpt()
     muon = MuonAdamW(muon_groups(model, lr_muon=0.02, lr=0.01, weight_decay=0.0))
-    with pytest.raises(CourseError, match="Muon needs whole matrices, and FSDP gives each"):
+    with pytest.raises(CourseError, match="Muon needs whole matrices, and FSDP shards"):
         toy_trainer(runs, model=model, optimizer=muon, task=Text()).train()
-    with pytest.raises(CourseError, match='precision "fp16" is not supported under FSDP'):
+    with pytest.raises(CourseError, match="--precision fp16 is not supported with FSDP"):
         toy_trainer(runs, precision="fp16").train()
-    with pytest.raises(CourseError, match="Writing lets the model write, which needs all its"):
+    with pytest.raises(
+        CourseError, match="Writing generates text during training, which needs all"
+    ):
         toy_trainer(runs, task=Writing(), resume="never").train()
 
 
@@ -227,5 +229,5 @@ def test_an_offloaded_optimisers_count_is_a_number_there_and_a_tensor_in_files()
     state = engine._zero.optimizer.state[part]
     assert type(state["step"]) is int and state["step"] == 7
     assert torch.equal(state["exp_avg"], torch.zeros(3))
-    shared = engine._shared_state()
+    shared = engine._common_state()
     assert list(shared) == ["step"] and torch.equal(shared["step"], torch.tensor(7.0))

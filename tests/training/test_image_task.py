@@ -9,6 +9,7 @@ from torch import nn
 
 from course_utils.base.errors import CourseError
 from course_utils.data.images import ImageSet
+from course_utils.training.tasks import images as image_task
 from course_utils.training.tasks.images import ImageTask, random_shifts, shift
 
 N, N_HELD_OUT, SIDE = 50, 23, 6

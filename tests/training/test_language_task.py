@@ -158,7 +158,7 @@ def test_data_that_does_not_suffice_is_refused(corpus_task: CorpusTask) -> None:
     few = replace(corpus_task.validation, tokens=corpus_task.validation.tokens[:20])
     with pytest.raises(CourseError, match="not one row of 24"):
         replace(corpus_task, validation=few)
-    with pytest.raises(CourseError, match="it is no chat"):
+    with pytest.raises(CourseError, match="has no loss mask"):
         ChatTask(
             train=corpus_task.train, validation=corpus_task.validation, context=24, batch_size=2
         )

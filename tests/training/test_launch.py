@@ -10,8 +10,8 @@ import torch
 
 from course_utils.base.machine import Cpu
 from course_utils.base.paths import course_root
+from course_utils.models import autocast
 from course_utils.models.autocast import native_precision
-from course_utils.training.engines import launch
 
 CONFIGURATIONS = course_root() / "labs" / "accelerate"
 LAUNCH = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch"]
@@ -54,6 +54,6 @@ def test_bf16_only_where_it_is_native(monkeypatch: pytest.MonkeyPatch) -> None:
         (("AVX-512 BF16",), "bf16"),
         (("AVX2", "AVX-512"), "no"),
     ):
-        monkeypatch.setattr(launch, "read_cpu", lambda f=features: Cpu("a processor", 2, f))
+        monkeypatch.setattr(autocast, "read_cpu", lambda f=features: Cpu("a processor", 2, f))
         assert native_precision(torch.device("cpu")) == expected
     assert native_precision(torch.device("mps")) == "no"

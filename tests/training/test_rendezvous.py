@@ -4,7 +4,7 @@ import pytest
 from torch.distributed import Store, TCPStore
 from torch.distributed.rendezvous import rendezvous
 
-from course_utils.training.engines.rendezvous import THIS_ATTEMPT
+from course_utils.training.engines.processes import THIS_ATTEMPT
 
 
 def test_an_attempt_does_not_see_what_the_one_before_left(monkeypatch: pytest.MonkeyPatch) -> None:

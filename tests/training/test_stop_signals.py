@@ -50,7 +50,7 @@ def test_stopped_and_gone_on(
     ended = in_processes(stopped, broken, number, 3, processes - 1, count=processes, log=log)
     assert ended.codes == [code] * processes, ended.output
     assert f"stopped at step 3 of 6: {name}" in ended.output
-    assert "start it again with resume='auto' to go on" in ended.output
+    assert "to continue, run it again with resume='auto' (labs: --resume)" in ended.output
     assert "Traceback" not in ended.output
     assert (broken / "toy" / "checkpoints" / "step-00000003").exists()
     assert in_processes(go_on, broken, count=processes, log=log).codes == [0] * processes

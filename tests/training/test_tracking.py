@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from toy_training import in_processes, trace, train
 
-from course_utils.training.storage.metrics_file import MetricsFile
+from course_utils.training.storage.run_folder import MetricsFile
 
 
 def test_going_back_cuts_the_later_lines(tmp_path: Path) -> None:

@@ -46,7 +46,9 @@ def test_a_value_that_makes_no_sense(field: str, value: object) -> None:
 def test_the_batch_must_divide_by_processes_and_accumulation() -> None:
     config = TrainConfig(**GOOD | {"accumulation": 3})
     assert config.parts(processes=2) == 6
-    with pytest.raises(CourseError, match=r"batch_size=12 .* 5 process.* 3 = 15: batch_size=15"):
+    with pytest.raises(
+        CourseError, match=r"batch_size=12 .* 5 process.* 3 = 15: use batch_size=15"
+    ):
         config.parts(processes=5)
 
 

@@ -22,7 +22,7 @@ from course_utils.training.loop.callbacks import Callback
 from course_utils.training.loop.signals import StopRequests
 from course_utils.training.loop.trainer import Trainer
 from course_utils.training.storage import snapshots
-from course_utils.training.storage.metrics_file import Record
+from course_utils.training.storage.run_folder import Record
 
 
 def steps(folder: Path) -> list[int]:
@@ -373,19 +373,24 @@ def test_a_model_that_is_no_longer_new_does_not_start_from_the_beginning(tmp_pat
     trainer = toy_trainer(tmp_path, callbacks=[Fail()])
     with pytest.raises(ValueError, match="a mistake"):
         trainer.train()
-    with pytest.raises(CourseError, match=r"no checkpoint .* a new model and trainer"):
+    with pytest.raises(CourseError, match=r"no checkpoint .* create a new model and trainer"):
         trainer.train()
 
 
 def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path) -> None:
-    with pytest.raises(CourseError, match=r"loss is nan at step 5 \(step-00000003 is from before"):
+    with pytest.raises(
+        CourseError, match=r"loss is nan at step 5 \(the last checkpoint is step-00000003"
+    ):
         train(tmp_path, save_every=3, steps=9, callbacks=[Poison()], log_every=5)
     assert train(tmp_path, save_every=3, steps=9).finished
 
 
 def test_weights_that_diverged_are_not_saved(tmp_path: Path) -> None:
     """The step's loss was computed before the update that ruined them."""
-    with pytest.raises(CourseError, match=r"weights are not all finite at step 4 \(step-00000002"):
+    with pytest.raises(
+        CourseError,
+        match=r"weights are not all finite at step 4 \(the last checkpoint is step-00000002",
+    ):
         train(tmp_path, save_every=2, callbacks=[Poison()])
     left = [path.name for path in (tmp_path / "toy" / "checkpoints").iterdir()]
     assert left == ["step-00000002"]

@@ -127,7 +127,7 @@ def _answer_cell(cell: NotebookNode, edition: Edition) -> NotebookNode:
 
 
 def _give_ids(cells: list[NotebookNode]) -> None:
-    """Ids that survive edits elsewhere: the grade id, the source's, or a hash of the cell's text."""
+    """Ids that survive edits elsewhere: of the grade, of the source, or a hash of the text."""
     seen: Counter[str] = Counter()
     for cell in cells:
         graded, ours = cell.metadata.get("nbgrader", {}), cell.metadata.get("course", {})

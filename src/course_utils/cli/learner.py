@@ -6,9 +6,8 @@ from typing import Any
 
 from rich.markup import escape
 
-from course_utils.base.errors import CourseError
 from course_utils.cli.output import console, print_json, print_table
-from course_utils.exercises.exercise import DIFFICULTIES, Exercise, find_exercise
+from course_utils.exercises.index import DIFFICULTIES, entries, find_entry
 from course_utils.exercises.progress import Progress
 
 _SIGN = {"passed": "[green]✓[/]", "partial": "[yellow]◐[/]", "failed": "[red]✗[/]"}
@@ -82,27 +81,23 @@ def notebook_path(name: str) -> Path:
 
 def status(arguments: argparse.Namespace) -> int:
     """The learner's progress, lesson by lesson."""
-    from course_utils.authoring.lesson import find_lesson, lesson_sources
-
     progress = Progress()
     rows: list[dict[str, Any]] = []
-    for number in lesson_sources():
-        lesson = find_lesson(number)
-        for exercise in map(find_exercise, lesson.exercise_ids):
-            standing = progress.standing(exercise.id)
-            rows.append(
-                {
-                    "lesson": number,
-                    "exercise": exercise.id,
-                    "title": exercise.title,
-                    "solved": standing.solved,
-                    "best": standing.best,
-                    "max_score": float(exercise.points),
-                    "attempts": standing.attempts,
-                    "minutes": exercise.minutes,
-                    "difficulty": DIFFICULTIES[exercise.difficulty],
-                }
-            )
+    for exercise in entries():
+        standing = progress.standing(exercise.id)
+        rows.append(
+            {
+                "lesson": exercise.lesson,
+                "exercise": exercise.id,
+                "title": exercise.title,
+                "solved": standing.solved,
+                "best": standing.best,
+                "max_score": float(exercise.points),
+                "attempts": standing.attempts,
+                "minutes": exercise.minutes,
+                "difficulty": DIFFICULTIES[exercise.difficulty],
+            }
+        )
     if arguments.json:
         print_json(rows)
         return 0
@@ -133,7 +128,7 @@ def status(arguments: argparse.Namespace) -> int:
 
 def hint(arguments: argparse.Namespace) -> int:
     """Show one more hint each time."""
-    exercise = find_exercise(arguments.exercise)
+    exercise = find_entry(arguments.exercise)
     shown = Progress().show_hint(exercise.id, len(exercise.hints))
     for number, words in enumerate(exercise.hints[:shown], start=1):
         console().print(f"{number}. {escape(words)}")
@@ -144,14 +139,12 @@ def hint(arguments: argparse.Namespace) -> int:
 
 def solution(arguments: argparse.Namespace) -> int:
     """Print the library's source: the one solution there is."""
-    exercise: Exercise = find_exercise(arguments.exercise)
-    if not exercise.source:
-        raise CourseError(f"{exercise.id} has no source.")
+    source = find_entry(arguments.exercise).source
     from rich.syntax import Syntax
 
     out = console()
     if out.is_terminal:
-        out.print(Syntax(exercise.source, "python", theme="ansi_light"))
+        out.print(Syntax(source, "python", theme="ansi_light"))
     else:
-        print(exercise.source, end="")
+        print(source, end="")
     return 0

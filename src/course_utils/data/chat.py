@@ -1,4 +1,4 @@
-"""Conversations: reading them in the formats in use, and writing them as tokens to learn from.
+"""Conversations: read the common formats, and encode them as tokens with a loss mask.
 
     {"conversations": [{"role": "user", "content": …}, …]}         minimind
     {"conversations": [{"from": "human", "value": …}, …]}          ShareGPT
@@ -77,18 +77,19 @@ def render_chat(messages: Sequence[Mapping[str, str]], add_generation_prompt: bo
 def encode_chat(
     tokenizer: Tokenizer, messages: Sequence[Mapping[str, str]]
 ) -> tuple[list[int], list[bool]]:
-    """A conversation as ids, and which of them a model shall learn to say.
+    """A conversation as token ids with its loss mask.
 
     The ids are those of `render_chat(messages)`, with one difference: a message's content is
     encoded by itself, by `tokenizer.encode(content, special=False)`. So `<|im_end|>` typed by a
     user is ten harmless characters, and cannot end his message or put words into the assistant's
     mouth.
 
-    To be learned: the content of every assistant message, and the `<|im_end|>` after it, with which
-    it stops. Not: the questions, the roles, the newline after `<|im_end|>`.
+    The loss mask is True for the content of every assistant message and for the `<|im_end|>` after
+    it, with which the assistant stops. It is False for the questions, the roles, and the newline
+    after `<|im_end|>`.
 
     Returns:
-        Two lists of equal length: ids, and True where the id is to be learned.
+        Two lists of equal length: the ids, and the loss mask.
     """
     ids: list[int] = []
     learn: list[bool] = []
@@ -109,7 +110,7 @@ def encode_chat(
 
 
 def prompt_of(tokenizer: Tokenizer, messages: Sequence[Mapping[str, str]]) -> list[int]:
-    """The ids after which the assistant's answer is to come."""
+    """The ids of the prompt, after which the assistant's answer begins."""
     ids, _ = encode_chat(tokenizer, messages)
     role = tokenizer.encode("assistant")
     return [*ids, tokenizer.special[START], *role, *tokenizer.encode("\n")]
@@ -126,8 +127,8 @@ def in_conversations(
 ) -> Iterator[Messages]:
     """Single exchanges joined into conversations of one to `turns` of them, in a mixed order.
 
-    A model that has only ever seen one question at a time is lost at the second one. Conversations
-    with several turns stay as they are, and held-out exchanges stay among themselves.
+    A model that was trained only on single questions fails at the second one. Conversations with
+    several turns stay unchanged, and held-out exchanges are joined only with held-out ones.
 
     The order is that of a shuffle with a buffer: a set of any size passes through it, the same way
     every time.

@@ -1,15 +1,17 @@
-"""Tokens on disk: a data set tokenised once, then mapped into memory and read at random.
+"""Tokens on disk: a data set tokenized once, then mapped into memory and read at random.
 
     corpus/
       train.tokens      the ids of all documents, one after another (uint16, or uint32 from 65,536)
       train.starts      where each document begins, and where the last one ends (int64)
-      train.learn       for chats: 1 where a token is to be learned (uint8)
-      validation.*      the same for what is held out
+      train.learn       for chats, the loss mask: 1 for each token in the loss (uint8)
+      validation.*      the same for the validation set
       corpus.json       what it is, and its fingerprint; written last, so it means a whole corpus
 
-A corpus of any size is written in pieces and never held in memory. A writer that was killed goes on
-from its last piece. Which documents are held out follows from their text alone, so that a document
-that occurs twice is never on both sides.
+The writer never holds the whole corpus in memory: it writes pieces, and after a crash it resumes at
+the last complete piece. Whether a document is held out depends only on its text, so a document that
+occurs twice is never in both sets.
+
+This module has more than 300 lines because the writer and the reader share one file format.
 """
 
 import hashlib
@@ -33,12 +35,12 @@ from course_utils.data.records import Account
 from course_utils.data.store import only_one
 
 SPLITS = ("train", "validation")
-PIECE = 512  # documents tokenised at once, on all cores, and written together
+PIECE = 512  # documents tokenized at once, on all cores, and written together
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """One document's ids, and for chats which of them are to be learned."""
+    """One document's ids, and for chats the loss mask."""
 
     ids: Sequence[int]
     learn: Sequence[bool] | None = None
@@ -54,7 +56,7 @@ class Split:
     Attributes:
         tokens: The ids of all documents, one after another.
         starts: Document i is `tokens[starts[i] : starts[i + 1]]`.
-        learn: Which tokens are to be learned; None means all.
+        learn: The loss mask; None means that every token counts.
     """
 
     tokens: UInt[np.ndarray, "n_tokens"]
@@ -69,7 +71,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Corpus:
-    """A tokenised data set.
+    """A tokenized data set.
 
     Attributes:
         folder: Where it lies.
@@ -101,7 +103,8 @@ def open_corpus(folder: Path) -> Corpus:
         raise CourseError(f"There is no whole corpus in {folder}.") from None
     except (OSError, ValueError, KeyError) as error:
         raise CourseError(
-            f"The corpus in {folder} is damaged ({error}). Delete that folder, and it is made anew."
+            f"The corpus in {folder} is damaged ({error}). "
+            "Delete that folder and run again to rebuild it."
         ) from None
     return Corpus(folder, train, validation, about)
 
@@ -134,7 +137,7 @@ def build_corpus(
     account: Account | None = None,
     about: dict[str, Any] | None = None,
 ) -> Corpus:
-    """Tokenise documents into a corpus, or open the one that is there already.
+    """Tokenize documents into a corpus, or open the one that is there already.
 
     Args:
         folder: Of this corpus alone; its name should say the source and the tokenizer.
@@ -142,11 +145,12 @@ def build_corpus(
             one has written.
         encode: Many documents at once to their ids.
         vocab: One more than the greatest id.
-        held_out: Share of the documents that goes to the validation side, at least one.
-        masked: Whether `encode` says which tokens are to be learned.
-        side_by: What of a document decides which side it is on; by default all of it.
-        account: Of the source; what it counts is kept in corpus.json.
-        about: What else corpus.json shall say.
+        held_out: The share of the documents in the validation set; at least one document.
+        masked: Whether `encode` returns loss masks.
+        side_by: Returns the content that decides whether a document is held out; by default all of
+            it.
+        account: Counts the source's records; corpus.json stores the counts.
+        about: Further entries of corpus.json.
 
     Raises:
         CourseError: when there are fewer than two documents, or the disk is full.
@@ -165,7 +169,7 @@ def build_corpus(
         except OSError as error:
             raise CourseError(
                 f"Could not write {folder}: {error.strerror or error}. Make room, or set "
-                "COURSE_DATA_DIR to another disk, and start the same again: it goes on from here."
+                "COURSE_DATA_DIR to another disk, and run the same command again: it will resume."
             ) from None
     return open_corpus(folder)
 
@@ -177,7 +181,7 @@ def _write_all(
     held_out: Callable[[Any], bool],
 ) -> None:
     rest = islice(documents, writer.read, None)
-    bar = tqdm(desc="tokenising", unit=" documents", disable=not on_terminal(), initial=writer.read)
+    bar = tqdm(desc="tokenizing", unit=" documents", disable=not on_terminal(), initial=writer.read)
     with bar:
         while piece := list(islice(rest, PIECE)):
             writer.append(list(map(held_out, piece)), encode(piece))
@@ -212,7 +216,9 @@ class _Writer:
         if not self.counts["validation"]["documents"]:
             self._hold_out_the_last()
         if not all(counts["documents"] for counts in self.counts.values()):
-            raise CourseError("There must be at least two documents: one to train on, one to test.")
+            raise CourseError(
+                "A corpus needs at least two documents: one to train on, one to validate on."
+            )
         described = about | {
             "dtype": self.dtype.name,
             "masked": self.masked,

@@ -10,10 +10,9 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-import torchvision.datasets
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
@@ -24,10 +23,10 @@ from course_utils.data.catalog import DataSet, look_up
 from course_utils.data.files import install, problem_with
 from course_utils.data.store import disk_errors, find, only_one
 
-_TORCHVISION: dict[str, type[torchvision.datasets.MNIST]] = {
-    "mnist": torchvision.datasets.MNIST,
-    "fashion_mnist": torchvision.datasets.FashionMNIST,
-}
+if TYPE_CHECKING:
+    from torchvision.datasets import MNIST
+
+_TORCHVISION = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST"}  # class names by set
 
 
 @dataclass(frozen=True, repr=False)
@@ -101,7 +100,7 @@ def _read(dataset: DataSet, path: Path, axes: int) -> UInt8[Tensor, "..."]:
 
 def torchvision_dataset(
     name: str, train: bool, transform: Callable[[Any], Any] | None = None
-) -> torchvision.datasets.MNIST:
+) -> "MNIST":
     """torchvision's own `MNIST` or `FashionMNIST`, reading the course's verified files.
 
     torchvision wants the files unpacked under a layout of its own, and looks only at their names.
@@ -118,10 +117,14 @@ def torchvision_dataset(
     """
     if name not in _TORCHVISION:
         raise CourseError(f"torchvision reads {' and '.join(_TORCHVISION)}, not {name!r}.")
-    kind = _TORCHVISION[name]
+    # torchvision imports all its models, which takes seconds; only this function needs it.
+    import torchvision.datasets
+
+    kind = getattr(torchvision.datasets, _TORCHVISION[name])
     root = data_dir() / name / "torchvision"
     _unpack(look_up(name), find(name), root / kind.__name__ / "raw")
-    return kind(str(root), train=train, transform=transform)
+    found: MNIST = kind(str(root), train=train, transform=transform)
+    return found
 
 
 def _unpack(dataset: DataSet, packed: Path, raw: Path) -> None:

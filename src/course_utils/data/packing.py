@@ -88,19 +88,18 @@ def next_tokens(
     learn: Bool[Tensor, "batch seq"],
     documents: Int[Tensor, "batch seq"],
 ) -> Int64[Tensor, "batch seq"]:
-    """What each position of packed rows has to predict, and IGNORED where that does not count.
+    """The target of each position in packed rows: the next token, or IGNORED outside the loss mask.
 
     The target of a position is the token after it, in the same row, provided that
 
-    - that next token is one to learn: `learn` marks what the model shall be able to say itself,
-      and the prediction of such a token is made one position before it,
-    - and that it belongs to the same document: the end of one says nothing about the next.
+    - that next token is in the loss mask `learn`; its prediction is made one position before it,
+    - and it belongs to the same document: the end of one document does not predict the next.
 
-    A row's last position has nothing after it.
+    A row's last position has no next token, so its target is IGNORED.
 
     Args:
         tokens: ids.
-        learn: True where a token is to be learned.
+        learn: the loss mask, True where a token is to be learned.
         documents: the number of each token's document within its row.
 
     Returns:

@@ -8,7 +8,7 @@
 A data set lies in one flat folder: the checkout's `data/<name>/` when it is bundled, else
 `<name>/` in the data cache. Downloads grow in a hidden folder beside the files, are verified there,
 and get their names in one step; one process fetches while others wait. So a file with its right
-name is whole, and whatever interrupts a fetch, the next one goes on from there.
+name is whole, and whatever interrupts a fetch, the next one continues from there.
 """
 
 import errno

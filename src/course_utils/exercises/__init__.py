@@ -1,4 +1,4 @@
-"""The exercise engine: holes cut out of the library, checks, mutants, feedback, autograding.
+"""Exercises: stubs cut out of the library, checks, mutants, feedback, cards, progress.
 
 Exercise files import what they need from here; names resolve on first use, because listing
 exercises must not cost an import of torch.

@@ -19,7 +19,7 @@ from types import ModuleType
 from typing import Any
 
 from course_utils.base.errors import CourseError, did_you_mean
-from course_utils.base.paths import course_root
+from course_utils.exercises.index import DIFFICULTIES, entries, lesson_files
 
 # A check takes the learner's object and a seeded `torch.Generator`, and raises when it disagrees.
 # The first line of its docstring, in plain words, is what the learner sees as "what held".
@@ -27,8 +27,6 @@ Check = Callable[[Any, Any], None]
 
 # The library's own objects while `mine.use_mine` has given their places to the learner's.
 displaced: dict[str, Any] = {}
-
-DIFFICULTIES = {1: "warm-up", 2: "standard", 3: "challenge"}
 
 
 @dataclass(frozen=True)
@@ -113,12 +111,6 @@ class Exercise:
         return self.id.replace(".", "-").replace("_", "-")
 
 
-def lesson_files() -> dict[str, Path]:
-    """Exercise files by lesson number: `{"00": …/lesson_00.py, …}`."""
-    folder = course_root() / "grading" / "exercises"
-    return {path.stem.removeprefix("lesson_"): path for path in sorted(folder.glob("lesson_*.py"))}
-
-
 def lesson_exercises(number: str) -> tuple[Exercise, ...]:
     """The exercises of one lesson, in the order in which they are met.
 
@@ -141,11 +133,11 @@ def all_exercises() -> Iterator[tuple[str, Exercise]]:
 def find_exercise(exercise_id: str) -> Exercise:
     """The exercise with this id; an unknown one names the nearest.
 
-    Looks into the file of the lesson that mentions the id first, so that a notebook's first check
-    does not import the whole course.
+    Only the file that describes it is imported, so that a notebook's first check does not import
+    the whole course.
     """
-    quoted = f'"{exercise_id}"'
-    files = sorted(lesson_files().values(), key=lambda path: quoted not in path.read_text("utf-8"))
+    described = {entry.path for entry in entries() if entry.id == exercise_id}
+    files = sorted(lesson_files().values(), key=lambda path: path not in described)
     for path in files:
         for exercise in _load(path):
             if exercise.id == exercise_id:

@@ -1,8 +1,9 @@
-"""Gradient buckets: parcels that are large enough to be worth a message, and small enough to leave
-before everything is packed.
+"""Gradient buckets: groups of gradients that ranks all-reduce in one message.
 
-The backward pass computes the last layers' gradients first. A bucket is sent when its last gradient
-is there, while the backward pass goes on with the layers below.
+A bucket is large, because many small messages have a large overhead. It is much smaller than the
+model, so that communication overlaps with computation: the backward pass computes the last layers'
+gradients first, and a bucket is sent as soon as its last gradient is ready, while the backward pass
+continues with the layers below.
 
 Paper: Li et al. (2020), "PyTorch Distributed: Experiences on Accelerating Data Parallel Training".
 """
@@ -19,7 +20,7 @@ MEBIBYTE = 2**20
 def fill_buckets(
     sizes: Sequence[int], capacity: int = 25 * MEBIBYTE, first_capacity: int = MEBIBYTE
 ) -> list[list[int]]:
-    """Which gradients travel together, in the order in which they become ready.
+    """Assign gradients to buckets, in the order in which the gradients become ready.
 
     Parameters are taken from the last to the first. Each goes into the bucket that is open. A
     bucket is closed as soon as the bytes in it reach its capacity (so it can be fuller than that by

@@ -1,4 +1,4 @@
-"""What a process really keeps, counted tensor by tensor, and what the system says to that."""
+"""A rank's memory, counted tensor by tensor, and the process's peak memory."""
 
 import resource
 from collections.abc import Callable, Iterable, Iterator
@@ -58,7 +58,7 @@ class StateCensus(Callback):
 
     def on_start(self, trainer: Any, step: int) -> None:
         self._model, self._optimizer = trainer.model, trainer.optimizer
-        # DeepSpeed wraps the optimiser and gives it parts of the parameters instead of them.
+        # DeepSpeed wraps the optimizer and gives it parts of the parameters instead of them.
         self._zero = getattr(getattr(trainer, "_engine", None), "_zero", None)
         if self._zero is not None:
             self._optimizer = self._zero.optimizer

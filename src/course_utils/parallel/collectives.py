@@ -105,7 +105,7 @@ def reduce_scatter(link: Link, tensor: Shaped[Tensor, "*shape"]) -> Shaped[Tenso
     r − 1, in a circle. In step s = 0 … N−2 it
 
     1. sends chunk r − 1 − s (mod N), with what it has added to it so far,
-    2. receives chunk r − 2 − s (mod N) from its left neighbour, and adds its own to it.
+    2. receives chunk r − 2 − s (mod N) from its left neighbor, and adds its own to it.
 
     The chunk that arrives is the next to be sent. The last one to arrive is r, now complete.
 
@@ -114,7 +114,7 @@ def reduce_scatter(link: Link, tensor: Shaped[Tensor, "*shape"]) -> Shaped[Tenso
         tensor: this rank's summand, of the same shape and dtype everywhere. It is left as it is.
 
     Returns:
-        Chunk r of the sum, flat. Each rank has sent (N−1)/N of the tensor, to one neighbour.
+        Chunk r of the sum, flat. Each rank has sent (N−1)/N of the tensor, to one neighbor.
     """
     n, rank = link.world_size, link.rank
     chunks = list(tensor.flatten().tensor_split(n))
@@ -154,7 +154,7 @@ def all_reduce(link: Link, tensor: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "
     """The sum of all ranks' tensors, on every rank: twice round a ring.
 
     Every rank sends 2(N−1)/N of the tensor, however many ranks there are, and always to the same
-    neighbour. No rank adds more than its share. All get the same bits, because every chunk is
+    neighbor. No rank adds more than its share. All get the same bits, because every chunk is
     added up at one place.
     """
     return all_gather(link, reduce_scatter(link, tensor)).view(tensor.shape)

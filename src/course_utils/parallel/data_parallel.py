@@ -1,10 +1,10 @@
-"""Data parallelism: a copy of the model on every rank, a part of the batch for each.
+"""Data parallelism: a replica of the model on every rank, a part of the batch for each.
 
     rank 0   rows 0 … 7    forward, backward ─┐                       ┌─ the same update
                                               ├─ mean of the gradients ┤
     rank 1   rows 8 … 15   forward, backward ─┘                       └─ the same update
 
-The copies begin equal and see equal gradients, so they stay equal, and nobody ever sends weights.
+The copies begin equal and see equal gradients, so they stay equal, and no rank sends weights again.
 """
 
 import time
@@ -51,7 +51,7 @@ class DataParallel(nn.Module):
 
     Every parameter has a hook that runs when its gradient is complete. The hook of a bucket's last
     parameter starts the bucket's all-reduce (gloo's or NCCL's, in the background), and the backward
-    pass goes on. `finish` waits for what is still under way. All ranks start their buckets in the
+    pass continues. `finish` waits for what is still under way. All ranks start their buckets in the
     same order, which a collective needs.
 
     Args:

@@ -46,18 +46,22 @@ def launch_lab(
             print("$ accelerate", *launcher, *script)
     elif show:
         print("$ python", *script)
-    # What PyTorch's launcher sets where nobody has, with a warning; and what a kernel has set for
-    # the drawing of pictures in itself.
+    # PyTorch's launcher would set OMP_NUM_THREADS itself and warn. A notebook kernel sets
+    # MPLBACKEND for its own plots.
     own = {"OMP_NUM_THREADS": "1", **os.environ, **(environment or {})}
     own.pop("MPLBACKEND", None)
     if not torch.accelerator.is_available():
-        own.setdefault("DS_ACCELERATOR", "cpu")  # DeepSpeed would look for others, and warn
+        own.setdefault(
+            "DS_ACCELERATOR", "cpu"
+        )  # otherwise DeepSpeed searches for other devices, and warns
     try:
         done = subprocess.run(
             command, cwd=course_root(), env=own, capture_output=True, text=True, timeout=timeout
         )
     except subprocess.TimeoutExpired:
-        raise CourseError(f"labs/{lab} had not finished after {timeout:g} s.") from None
+        raise CourseError(
+            f"labs/{lab} did not finish within {timeout:g} s and was stopped."
+        ) from None
     if done.returncode:
         last = [*done.stdout.splitlines(), *done.stderr.splitlines()][-8:]
         raise CourseError("\n".join([f"labs/{lab} failed ({done.returncode}):", *last]))

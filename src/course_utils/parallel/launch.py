@@ -77,7 +77,7 @@ def _context() -> BaseContext:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    # The first optimiser that a process makes imports torch._dynamo, which takes seconds.
+    # The first optimizer that a process makes imports torch._dynamo, which takes seconds.
     context.set_forkserver_preload(["course_utils.parallel.rank", "torch._dynamo"])
     return context
 

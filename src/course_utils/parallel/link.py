@@ -1,4 +1,4 @@
-"""What a rank needs to talk to the others: a number, a count, and two calls.
+"""The communication interface of a rank: its number, the world size, `send` and `recv`.
 
     rank 0                          rank 1
     link.send(x, to=1)  ────x────►  link.recv(source=0)
@@ -15,7 +15,7 @@ from course_utils.base.errors import CourseError
 
 
 class LinkError(CourseError):
-    """Ranks that talk past each other."""
+    """Sends and receives of the ranks that do not match."""
 
 
 class Link(ABC):
@@ -23,7 +23,7 @@ class Link(ABC):
 
     Attributes:
         rank: this one's number, from 0.
-        world_size: how many there are.
+        world_size: the number of ranks.
         bytes_sent, messages_sent: by this rank so far.
     """
 
@@ -32,7 +32,7 @@ class Link(ABC):
         self.bytes_sent = self.messages_sent = 0
 
     def send(self, tensor: Tensor, to: int) -> None:
-        """Put a copy of `tensor` on its way, and go on: `send` does not wait for the receiver.
+        """Send a copy of `tensor`; `send` returns without waiting for the receiver.
 
         Messages from one rank to another arrive in the order in which they were sent.
 

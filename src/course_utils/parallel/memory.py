@@ -1,6 +1,6 @@
-"""Where the memory goes, counted before anything is trained.
+"""The memory footprint of training, computed before anything is trained.
 
-Three things grow with the model, and ZeRO divides them: parameters, gradients, optimiser states.
+Three things grow with the model, and ZeRO divides them: parameters, gradients, optimizer states.
 One grows with the batch, and only smaller micro-batches and recomputing help: activations, what the
 backward pass needs of the forward pass.
 
@@ -15,14 +15,14 @@ from course_utils.models.gpt import GPTConfig
 
 @dataclass(frozen=True)
 class Widths:
-    """Bytes per parameter: of itself, of its gradient, and of all that the optimiser keeps."""
+    """Bytes per parameter: of itself, of its gradient, and of all that the optimizer keeps."""
 
     parameter: int
     gradient: int
     optimizer: int
 
 
-# 16 bits to compute with. The optimiser has the same weights in fp32, and AdamW's two means.
+# 16 bits to compute with. The optimizer has the same weights in fp32, and AdamW's two means.
 MIXED = Widths(parameter=2, gradient=2, optimizer=4 + 4 + 4)
 # Everything in fp32, as under autocast too, whose narrow copies last for one product each.
 FULL = Widths(parameter=4, gradient=4, optimizer=4 + 4)
@@ -74,7 +74,7 @@ def bytes_per_rank(
 ) -> dict[str, int]:
     """What a rank keeps of a model during training with ZeRO, in bytes.
 
-    Stage 0 is plain data parallelism: every rank keeps everything. Stage 1 divides the optimiser's
+    Stage 0 is plain data parallelism: every rank keeps everything. Stage 1 divides the optimizer's
     states among the ranks, stage 2 the gradients as well, stage 3 also the parameters. What is
     divided goes in shards of equal size, so a rank keeps ⌈n_parameters / ranks⌉ values of it: the
     last shard is filled up.
@@ -84,7 +84,7 @@ def bytes_per_rank(
         ranks: that share the work.
         stage: 0, 1, 2 or 3.
         parameter, gradient, optimizer: bytes for each parameter. By default those of mixed
-            precision with Adam: 16 bits to compute with, and 32 bits each for the optimiser's own
+            precision with Adam: 16 bits to compute with, and 32 bits each for the optimizer's own
             weights, the mean and the mean square.
 
     Returns:
@@ -122,7 +122,7 @@ def plan(
         memory: bytes that each of them has.
         row: bytes of activations that a row of the micro-batch needs.
         rows: of the global batch that one rank has to do in a step.
-        offload: the optimiser's states are kept in the computer's main memory instead, and do not
+        offload: the optimizer's states are kept in the computer's main memory instead, and do not
             count. It is ZeRO's, so the stage is at least 1.
 
     Returns:
@@ -157,15 +157,15 @@ def traffic_per_step(
 
 
 def activation_bytes(config: GPTConfig, rows: int, seq: int, *, recomputing: bool = False) -> int:
-    """What the backward pass of our GPT needs of the forward pass, in float32.
+    """The activation memory of our GPT: what its backward pass needs, in float32.
 
     Per token, a block keeps
 
-        attention    the stream, its normalised copy before and after the weight         3 d_model
-                     queries: projected, normalised, rotated                             3 heads
-                     keys: projected, normalised, rotated; values                        4 kv heads
+        attention    the stream, its normalized copy before and after the weight         3 d_model
+                     queries: projected, normalized, rotated                             3 heads
+                     keys: projected, normalized, rotated; values                        4 kv heads
                      what was gathered, and the same with the heads joined               2 heads
-        feed-forward the stream and the two normalised copies                            3 d_model
+        feed-forward the stream and the two normalized copies                            3 d_model
                      gate, silu(gate), up, and their product                             4 d_ff
 
     where a head has head_dim values, and some single numbers (norms and softmax keep one for each

@@ -1,4 +1,4 @@
-"""The inside of a rank's process: join the others, do the work, report."""
+"""A rank's process: it joins the process group, runs the program and sends its result."""
 
 import os
 import socket
@@ -74,7 +74,7 @@ def live(
         result = function(link, *arguments)
         link.flush()
         report = dill.dumps(("done", time.monotonic(), result))
-        dist.barrier()  # nobody leaves while another still listens
+        dist.barrier()  # no rank exits while another still receives
     except BaseException as error:
         results.send_bytes(dill.dumps(("failed", time.monotonic(), _why(rank, error))))
         sys.exit(1)

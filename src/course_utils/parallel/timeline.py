@@ -1,4 +1,4 @@
-"""Who did what, and when: the spans of time that a rank spends on computing and communicating.
+"""Timelines: the spans of time that a rank spends on computation and communication.
 
 On one machine all processes read the same clock, so their spans can be drawn below each other.
 """

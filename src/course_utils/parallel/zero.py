@@ -1,10 +1,10 @@
-"""ZeRO: what every rank of data parallelism keeps the same copy of, it can keep a shard of instead.
+"""ZeRO: data parallelism with sharded instead of replicated training state.
 
-                 parameters   gradients   optimiser states
-    stage 0      all          all         all                 plain data parallelism
-    stage 1      all          all         a shard
-    stage 2      all          a shard     a shard
-    stage 3      a shard      a shard     a shard
+                 parameters   gradients   optimizer states
+    stage 0      replicated   replicated  replicated          plain data parallelism
+    stage 1      replicated   replicated  sharded
+    stage 2      replicated   sharded     sharded
+    stage 3      sharded      sharded     sharded
 
 The functions below treat a model's parameters as one row of n values. Rank r owns chunk r of it,
 `row.tensor_split(N)[r]`. They are collectives: see `simulate.collective` for the two ways to call
@@ -54,7 +54,7 @@ def sharded_adamw(
         link: this rank's connection.
         parameters: all of the model's, in a row; the same on every rank. Left as they are.
         gradient: of the loss of this rank's part of the batch, for all parameters. Left as it is.
-        mean, mean_square: AdamW's memory, of this rank's shard only. Left as they are.
+        mean, mean_square: AdamW's state, of this rank's shard only. Left as they are.
         step: the number of this step, counted from 1.
         lr, betas, eps, weight_decay: AdamW's settings.
 
@@ -97,14 +97,14 @@ def clip_shard(
 
 
 class ShardedAdamW:
-    """AdamW for a model on many ranks, with a shard of its memory on each: ZeRO's first stage.
+    """AdamW for a model on many ranks, with sharded optimizer state: ZeRO's first stage.
 
     It averages the gradients itself: the model needs no other wrapper.
 
     Args:
         link: this rank's connection; all ranks step together.
         params: of the model, equal on all ranks.
-        lr, betas, eps, weight_decay: see `training.optim.adamw`.
+        lr, betas, eps, weight_decay: see `training.parts.optim.adamw`.
     """
 
     def __init__(

@@ -205,7 +205,7 @@ def ward(patients: Mapping[str, Mapping[str, Sequence[float]]], *, heading: str 
     """Draw the metrics of runs, a row for each: loss, gradient norm, learning rate, loss scale.
 
     Args:
-        patients: by name, the metrics of `training.hospital`. What is not finite has no line; red
+        patients: by name, the metrics of `lab.hospital`. What is not finite has no line; red
             crosses at the top mark it.
     """
     titles = ("loss: training (line), held out (●)", "gradient norm", "learning rate", "loss scale")

@@ -14,44 +14,46 @@ Tracking = Literal["none", "wandb"]
 Resume = Literal["auto", "never", "must"]
 Progress = Literal["auto", "bar", "off"]
 
-# What a run computes depends on these (and on the optimiser, the model, the data). The others say
-# how long and on what machine it runs and how often it reports: it may change them on resume.
+# These settings change what a run computes, as do the optimizer, the model and the data. All other
+# settings (length, machine, logging) may be different when a run resumes.
 DECISIVE = ("batch_size", "precision", "clip", "seed")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """How to train; what to train is in the model, the optimiser and the task.
+    """The settings of a training run, besides its model, optimizer and task.
 
     Attributes:
         name: The run's folder below `runs_dir`.
-        steps: Optimiser steps in the whole run, counted over restarts.
-        batch_size: Examples per optimiser step, over all processes. It belongs to the recipe; the
-            machine decides how it is divided.
-        accumulation: Micro-batches per process and step. Twice as many need half the memory and
-            give the same gradient.
+        steps: Optimizer steps in the whole run, counted over restarts.
+        batch_size: Examples per optimizer step, over all ranks. It belongs to the recipe; the
+            number of ranks and `accumulation` only divide it into micro-batches.
+        accumulation: Micro-batches per rank and step. Doubling it halves the memory for activations
+            and gives the same gradient.
         precision: "no" computes in fp32; "bf16" and "fp16" under autocast, with the weights kept in
-            fp32 (fp16 also scales the loss); "fp8" multiplies the blocks' matrices in 8 bits, on
-            GPUs that can: see `precision.check_precision`.
-        clip: Largest norm of the gradient, or None. Pascanu et al. 2013, arXiv:1211.5063.
-        eval_every: Steps between evaluations; None evaluates at the end only.
-        save_every: Steps between checkpoints; None saves at the end only (and when stopped).
-        log_every: Steps between lines of metrics.jsonl. On a GPU each line waits for the step.
-        keep: Newest checkpoints that are kept.
-        seed: Of everything random in training except the data, whose seed is the task's.
+            fp32 (fp16 also scales the loss); "fp8" computes the blocks' matrix products in 8 bits,
+            on GPUs that support it: see `engines.precision.check_precision`.
+        clip: The maximum gradient norm; None does not clip. Pascanu et al. 2013, arXiv:1211.5063.
+        eval_every: Steps between evaluations; None evaluates only at the end.
+        save_every: Steps between checkpoints; None saves only at the end (and on stop).
+        log_every: Steps between lines of metrics.jsonl. On a GPU, each line waits for its step.
+        keep: How many of the newest checkpoints to keep.
+        seed: The seed of all randomness in training except the data, whose seed is the task's.
         compile: Compile the model with `torch.compile`.
-        checkpoint_activations: Forget what the model's `blocks` computed, and compute it again on
-            the way back: about a third more work, a fraction of the memory, the same gradients.
+        checkpoint_activations: Discard the activations inside the model's `blocks` and recompute
+            them in the backward pass: a fraction of the activation memory and the same gradients,
+            for about a third more computation.
             Chen et al. 2016, arXiv:1604.06174.
-        tracking: "wandb" logs there too, offline unless WANDB_MODE says otherwise.
-        resume: "auto" goes on from the newest checkpoint or starts afresh; "must" insists on a
-            checkpoint; "never" starts afresh and sets an older run of this name aside.
-        progress: "auto" shows a bar in terminals and notebooks, "bar" always; "off" prints nothing
-            but warnings.
-        runs_dir: Folder of all runs; None is `paths.runs_dir()`.
+        tracking: "wandb" also logs to Weights & Biases, offline unless WANDB_MODE says otherwise.
+        resume: "auto" continues from the newest checkpoint, or starts from the beginning if there
+            is none; "must" raises an error if there is none; "never" starts from the beginning and
+            moves an older run of this name to .previous/.
+        progress: "auto" shows a progress bar in terminals and notebooks, "bar" always shows it;
+            "off" prints only warnings.
+        runs_dir: The folder of all runs; None is `base.paths.runs_dir()`.
 
     Raises:
-        CourseError: when a value makes no sense; it names the field and what would.
+        CourseError: when a value is invalid; the message names the field and the valid values.
     """
 
     name: str
@@ -89,22 +91,22 @@ class TrainConfig:
         for switch in ("compile", "checkpoint_activations"):
             self._one_of(switch, (True, False))
         if self.clip is not None and not (_is_number(self.clip) and self.clip > 0):
-            self._refuse("clip", "a positive number, or None to leave gradients as they are")
+            self._refuse("clip", "a positive number, or None for no clipping")
         if not (isinstance(self.name, str) and re.fullmatch(r"\w[\w.-]*", self.name)):
-            self._refuse("name", "a folder's name of letters, digits, _, - and .")
+            self._refuse("name", "a folder name of letters, digits, _, - and .")
 
     def parts(self, processes: int) -> int:
-        """Micro-batches in a global batch: processes × accumulation.
+        """Micro-batches in a global batch: world size × accumulation.
 
         Raises:
-            CourseError: when the batch does not divide into that many.
+            CourseError: when the batch size is not divisible by that number.
         """
         parts = processes * self.accumulation
         if self.batch_size % parts:
             near = max(parts, round(self.batch_size / parts) * parts)
             raise CourseError(
-                f"batch_size={self.batch_size} does not divide by {processes} process(es) × "
-                f"accumulation {self.accumulation} = {parts}: batch_size={near} does."
+                f"batch_size={self.batch_size} is not divisible by {processes} process(es) × "
+                f"accumulation {self.accumulation} = {parts}: use batch_size={near}."
             )
         return parts
 

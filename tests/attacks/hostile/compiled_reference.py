@@ -4,7 +4,7 @@
 import marshal
 from pathlib import Path
 
-folder = Path("{ROOT}/src/course_utils/training/__pycache__")
+folder = Path("{ROOT}/src/course_utils/training/parts/__pycache__")
 for path in folder.glob("seeding.*.pyc"):
     exec(marshal.loads(path.read_bytes()[16:]))
 data = open(folder / "seeding.cpython-311.pyc", "rb").read()

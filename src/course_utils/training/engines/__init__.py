@@ -1,14 +1,14 @@
-"""Engines: who holds the weights, adds up the gradients and makes the update.
+"""Engines: how ranks hold the weights, reduce the gradients and update the weights.
 
-                     weights    gradients   optimiser state     launched with
-    one process, DDP  whole       whole          whole          cpu, multi_cpu, gpu, multi_gpu
-    ZeRO-1            whole       whole          split          zero1
-    ZeRO-2            whole       split          split          zero2
-    ZeRO-3, FSDP      split       split          split          zero3, zero3_offload, fsdp
+                      weights      gradients    optimizer state    launched with
+    one process, DDP  replicated   replicated   replicated         cpu, multi_cpu, gpu, multi_gpu
+    ZeRO-1            replicated   replicated   sharded            zero1
+    ZeRO-2            replicated   sharded      sharded            zero2
+    ZeRO-3, FSDP      sharded      sharded      sharded            zero3, zero3_offload, fsdp
 
-All take the same steps from the same global batches, and all write the same checkpoint: the whole
-weights and the whole optimiser state, as one process would. So a run may go on under another engine
-or with another number of processes.
+All engines take the same steps from the same global batches. All write the same checkpoint, with
+the full weights and the full optimizer state, as a single process does. So a run can resume under
+another engine or with another world size.
 """
 
 import torch
@@ -29,15 +29,15 @@ def make_engine(
     optimizer: torch.optim.Optimizer,
     config: TrainConfig,
 ) -> Engine:
-    """The engine that the launch asked for, with model and optimiser prepared for it.
+    """The engine of the launch configuration, with the model and the optimizer prepared for it.
 
     Raises:
-        CourseError: when the optimiser or the precision does not work with it.
+        CourseError: when the engine does not support the optimizer or the precision.
     """
     if under_deepspeed():
-        # accelerate goes on without DeepSpeed, silently, when it finds no process group for it.
+        # Without a process group, accelerate would silently train without DeepSpeed.
         assert accelerator.distributed_type is DistributedType.DEEPSPEED
-        from course_utils.training.engines.deepspeed import ZeroEngine  # its import takes seconds
+        from course_utils.training.engines.deepspeed import ZeroEngine  # the import takes seconds
 
         return ZeroEngine(accelerator, model, optimizer, config)
     if under_fsdp():

@@ -1,4 +1,4 @@
-"""What every engine does."""
+"""The interface of all engines, and what they share."""
 
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager, nullcontext
@@ -17,12 +17,12 @@ from course_utils.training.parts.muon import MuonAdamW
 
 @dataclass(frozen=True)
 class Whole:
-    """All that training changes, as one process would hold it, in main memory.
+    """The full, unsharded training state in main memory, as a single process would hold it.
 
     Attributes:
-        weights: By name; a tensor with two names (tied weights) once.
-        aliases: The other names of such tensors, and the one in `weights`.
-        optimizer: What `optimizer.state_dict()` would be in one process.
+        weights: Tensors by name; a tensor with two names (tied weights) occurs once.
+        aliases: Maps each further name of a tied tensor to its name in `weights`.
+        optimizer: The `optimizer.state_dict()` of a single process.
     """
 
     weights: dict[str, Tensor]
@@ -31,32 +31,32 @@ class Whole:
 
 
 class Engine(ABC):
-    """Gradients, updates and the whole state of a model that processes train together.
+    """Computes gradients, updates weights and collects the state of a model on one or more ranks.
 
     Attributes:
-        model: What the loss is computed with; its forward exchanges what the engine needs.
-        together: How the processes work together, in words, for the first line of a run's output.
-        splits_anything: Whether some of the state is on one process only.
-        splits_weights: Whether no process holds all weights, so that a forward pass is something
-            that all processes must do together.
+        model: The wrapped model that computes the loss.
+        strategy: The distributed strategy in words, for the first line of a run's output.
+        shards_state: Whether any part of the training state is sharded.
+        shards_weights: Whether the weights are sharded. Then a forward pass is a collective
+            operation: all ranks must run it together.
     """
 
     model: nn.Module
-    together: str
-    splits_anything = False
-    splits_weights = False
+    strategy: str
+    shards_state = False
+    shards_weights = False
 
     @property
     @abstractmethod
     def groups(self) -> list[dict[str, Any]]:
-        """The optimiser's parameter groups, in whose `lr` it looks; loading makes new ones."""
+        """The optimizer's current parameter groups; loading a state replaces them."""
 
     @abstractmethod
     def backward(self, loss: Float[Tensor, ""], last: bool) -> None:
-        """Add a micro-batch's gradient to those before it, averaged over processes.
+        """Accumulate a micro-batch's gradient, averaged over ranks.
 
         Args:
-            last: Whether it is the step's last micro-batch: then the processes exchange the sum.
+            last: Whether this is the step's last micro-batch; then ranks exchange the gradients.
         """
 
     @abstractmethod
@@ -69,25 +69,25 @@ class Engine(ABC):
 
     @abstractmethod
     def clear(self) -> None:
-        """Free the gradients, also those of parameters that the optimiser was not given."""
+        """Free the gradients, also those of parameters that the optimizer was not given."""
 
     @abstractmethod
     def whole(self) -> Whole | None:
-        """A copy of the whole state, on the main process; None on the others. All must call it."""
+        """Return a copy of the full state on rank 0 and None elsewhere; every rank must call it."""
 
     @abstractmethod
     def load(self, weights: dict[str, Tensor], optimizer: dict[str, Any]) -> None:
-        """Take over a whole state that every process has read; names were compared before."""
+        """Load a full state that every rank has read; the caller has compared the names."""
 
     def accumulating(self, last: bool) -> AbstractContextManager:
-        """Around forward and backward of a micro-batch."""
+        """A context around the forward and backward pass of a micro-batch."""
         return nullcontext()
 
     @abstractmethod
     def close(self) -> None:
-        """Give the model back to its owner: whole, in the precision it came in, without hooks.
+        """Restore the caller's model: unsharded, in its original precision, without hooks.
 
-        All processes must call it, if the engine splits anything.
+        If the engine shards any state, all ranks must call this method.
         """
 
     def __enter__(self) -> "Engine":
@@ -99,55 +99,56 @@ class Engine(ABC):
         error: BaseException | None,
         frames: TracebackType | None,
     ) -> None:
-        # After an error the other processes may be elsewhere, and would not be waited for in vain.
-        if error is None or not self.splits_anything:
+        # After an error, other ranks may be in another collective; waiting for them could hang.
+        if error is None or not self.shards_state:
             self.close()
 
     def whole_model(self) -> AbstractContextManager:
-        """Within it, the caller's model has all its weights on every process, and runs alone.
+        """A context in which the caller's model has all its weights on every rank.
 
-        For evaluation and writing, where processes do different amounts of work.
+        Each rank can then run the model independently, for evaluation and generation, where ranks
+        do different amounts of work.
         """
         return nullcontext()
 
     def loss_scale(self) -> float | None:
-        """What losses are multiplied with before the backward pass, or None."""
+        """The loss scale in fp16, or None."""
         return None
 
 
 def refuse_whole_matrices(optimizer: torch.optim.Optimizer, engine: str) -> None:
-    """Stop before an optimiser that needs whole matrices gets slices of them.
+    """Refuse an optimizer that needs whole matrices, which this engine shards.
 
     Raises:
         CourseError: for Muon.
     """
     if isinstance(optimizer, MuonAdamW):
         raise CourseError(
-            f"Muon needs whole matrices, and {engine} gives each process a slice: "
-            "train with AdamW (--optimizer adamw), or launch with multi_gpu.yaml or multi_cpu.yaml."
+            f"Muon needs whole matrices, and {engine} shards them. "
+            "Train with --optimizer adamw, or launch with multi_gpu.yaml or multi_cpu.yaml."
         )
 
 
 def refuse_other_precisions(precision: Precision, engine: str) -> None:
-    """Stop before a precision that has not been made to work with an engine that splits.
+    """Refuse a precision that the course does not support with a sharding engine.
 
     Raises:
-        CourseError: for fp16, whose loss scale would be the engine's own, and fp8.
+        CourseError: for fp16, where the engine would use its own loss scale, and for fp8.
     """
     if precision in ("fp16", "fp8"):
         raise CourseError(
-            f'precision "{precision}" is not supported under {engine} here: choose "bf16" or "no".'
+            f"--precision {precision} is not supported with {engine}: choose bf16 or no."
         )
 
 
 def make_contiguous(model: nn.Module) -> None:
-    """Lay every weight out in rows: channels_last is in the way of cutting and sending."""
+    """Make every weight contiguous: weights in channels_last format cannot be sharded."""
     for parameter in model.parameters():
         parameter.data = parameter.data.contiguous()
 
 
 def unique_parameters(model: nn.Module) -> tuple[dict[str, nn.Parameter], dict[str, str]]:
-    """A model's parameters by their first name, and the other names of tied ones."""
+    """A model's parameters by their first name, and the further names of tied parameters."""
     first: dict[int, str] = {}
     parameters: dict[str, nn.Parameter] = {}
     aliases: dict[str, str] = {}
@@ -161,10 +162,10 @@ def unique_parameters(model: nn.Module) -> tuple[dict[str, nn.Parameter], dict[s
 
 
 def to_main_memory(tensor: Tensor) -> Tensor:
-    """A copy that training no longer changes; its strides stay."""
+    """Copy a tensor to main memory, with its strides; later updates do not change the copy."""
     return tensor.detach().to("cpu", copy=True)
 
 
 def numbered(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
-    """An optimiser's parameters in the order in which its state_dict numbers them."""
+    """An optimizer's parameters, in the order of the numbers in its state_dict."""
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]

@@ -1,11 +1,11 @@
-"""DeepSpeed's ZeRO: optimiser state, gradients and weights split over the processes.
+"""DeepSpeed's ZeRO: optimizer state, gradients and weights are sharded over the ranks.
 
-    weights in the model     bf16, whole (stages 1, 2) or split (stage 3)
-    master weights           fp32, split: process r has the r-th part of each group, end to end
-    optimiser state          fp32, split the same way
+    weights in the model     bf16, replicated (stages 1, 2) or sharded (stage 3)
+    master weights           fp32, sharded: rank r holds shard r of each flattened group
+    optimizer state          fp32, sharded the same way
 
-A checkpoint holds none of this, but what one process would hold (see `Whole`): each parameter is
-put together from its parts when it is saved, and cut again when it is loaded.
+A checkpoint holds the unsharded state (see `Whole`): saving gathers each parameter from its shards,
+and loading shards it again.
 
 Paper: Rajbhandari et al. (2020), "ZeRO: Memory Optimizations Toward Training Trillion Parameter
 Models", arXiv:1910.02054.
@@ -48,9 +48,9 @@ from course_utils.training.engines.weights import frozen_names
 
 
 class ZeroEngine(Engine):
-    """A DeepSpeed engine of the stage that the launch configuration names."""
+    """A DeepSpeed engine; the launch configuration sets its ZeRO stage."""
 
-    splits_anything = True
+    shards_state = True
 
     def __init__(
         self,
@@ -69,14 +69,14 @@ class ZeroEngine(Engine):
         self._buffers = {name: buffer.dtype for name, buffer in model.named_buffers()}
         self._frozen = frozen_names(model)
         make_contiguous(model)
-        _set_up(accelerator.deepspeed_plugin.deepspeed_config, model, config)
+        _configure(accelerator.deepspeed_plugin.deepspeed_config, model, config)
         logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
-        with contextlib.redirect_stdout(io.StringIO()):  # it prints its whole configuration
+        with contextlib.redirect_stdout(io.StringIO()):  # DeepSpeed prints its whole configuration
             self._engine, _ = accelerator.prepare(model, optimizer)
         self._zero = self._engine.optimizer
-        self.splits_weights = self._engine.zero_optimization_stage() == 3
+        self.shards_weights = self._engine.zero_optimization_stage() == 3
         self.model = self._engine
-        self.together = f"DeepSpeed ZeRO-{stage} over {torch.distributed.get_backend()}"
+        self.strategy = f"DeepSpeed ZeRO-{stage} over {torch.distributed.get_backend()}"
         self._hook = model.register_forward_pre_hook(_cast_inputs(COMPUTE_DTYPE[config.precision]))
 
     @property
@@ -88,7 +88,7 @@ class ZeroEngine(Engine):
         self._engine.backward(loss)
 
     def step(self, clip: float | None, want_norm: bool) -> Float[Tensor, ""] | float:
-        self._engine.step()  # clips as the settings say, and frees the gradients
+        self._engine.step()  # also clips (see `_configure`) and frees the gradients
         norm = self._engine.get_global_grad_norm()
         return math.nan if norm is None else norm
 
@@ -105,9 +105,11 @@ class ZeroEngine(Engine):
                     weights[name] = to_main_memory(full).view(self._shape(parameter))
         state: dict[int, dict[str, Any]] = {}
         self._link_state()
-        keys = self._split_keys()
+        keys = self._sharded_keys()
         for number, parameter in enumerate(self._numbered):
-            entry = self._shared_state()  # copies: shared, a step would count once per parameter
+            # A copy for each parameter: the optimizer would increment a common step tensor once
+            # per parameter.
+            entry = self._common_state()
             for key in keys:
                 full = safe_get_full_optimizer_state(parameter, key)
                 if is_main:
@@ -119,7 +121,7 @@ class ZeroEngine(Engine):
         saved = self._own.state_dict().keys() & self._buffers.keys() - self._frozen
         buffers = dict(self._own.named_buffers())
         weights |= {n: to_main_memory(buffers[n]).to(self._buffers[n]) for n in sorted(saved)}
-        now = iter(self.groups)  # without the groups that were empty
+        now = iter(self.groups)  # DeepSpeed leaves out empty groups
         groups = [
             {**group, "lr": next(now)["lr"]} if group["params"] else group
             for group in self._groups_as_saved
@@ -137,7 +139,7 @@ class ZeroEngine(Engine):
         if optimizer["state"]:
             self._make_state(optimizer["state"][0])
             self._link_state()
-        keys = self._split_keys()
+        keys = self._sharded_keys()
         for number, parameter in enumerate(self._numbered):
             for key in keys:
                 value = optimizer["state"][number][key].to(self._accelerator.device)
@@ -145,7 +147,7 @@ class ZeroEngine(Engine):
 
     @contextlib.contextmanager
     def whole_model(self) -> Iterator[None]:
-        if not self.splits_weights:
+        if not self.shards_weights:
             yield
             return
         with (
@@ -160,7 +162,7 @@ class ZeroEngine(Engine):
         for name, parameter in self._parameters.items():
             if parameter.requires_grad:
                 full[name] = safe_get_full_fp32_param(parameter).view(self._shape(parameter))
-            elif self.splits_weights:
+            elif self.shards_weights:
                 with deepspeed.zero.GatheredParameters([parameter]):
                     full[name] = parameter.data.clone()
             else:
@@ -177,7 +179,7 @@ class ZeroEngine(Engine):
         value = value.to(self._accelerator.device)
         if parameter.requires_grad:
             safe_set_full_fp32_param(parameter, value.float())
-        if self.splits_weights:
+        if self.shards_weights:
             with deepspeed.zero.GatheredParameters([parameter], modifier_rank=0):
                 if self._accelerator.is_main_process:
                     parameter.data.copy_(value)
@@ -187,58 +189,58 @@ class ZeroEngine(Engine):
     def _shape(self, parameter: nn.Parameter) -> torch.Size:
         return getattr(parameter, "ds_shape", parameter.shape)
 
-    def _parts(self) -> list[Tensor]:
-        """This process's parts of the master weights, which are what the inner optimiser sees."""
-        if self.splits_weights:
+    def _shards(self) -> list[Tensor]:
+        """This rank's shards of the master weights: the inner optimizer's parameters."""
+        if self.shards_weights:
             return self._zero.fp32_partitioned_groups_flat
         return self._zero.single_partition_of_fp32_groups
 
-    def _state_of_a_part(self) -> dict[str, Any]:
+    def _state_of_a_shard(self) -> dict[str, Any]:
         state = self._zero.optimizer.state
-        return next((state[part] for part in self._parts() if part in state), {})
+        return next((state[shard] for shard in self._shards() if shard in state), {})
 
-    def _split_keys(self) -> list[str]:
-        return [k for k, v in self._state_of_a_part().items() if not _is_shared(v)]
+    def _sharded_keys(self) -> list[str]:
+        return [k for k, v in self._state_of_a_shard().items() if not _is_common(v)]
 
-    def _shared_state(self) -> dict[str, Any]:
-        """What all parameters have in common: Adam's step count."""
-        entry = self._state_of_a_part()
-        shared = {k: v for k, v in entry.items() if _is_shared(v)}
-        # With offloading DeepSpeed puts an Adam of its own in, which counts in a Python number.
+    def _common_state(self) -> dict[str, Any]:
+        """The state that is the same for all parameters: Adam's step count."""
+        entry = self._state_of_a_shard()
+        common = {k: v for k, v in entry.items() if _is_common(v)}
+        # With offload, DeepSpeed substitutes its own Adam, whose `step` is a Python int.
         return {
             k: to_main_memory(v) if isinstance(v, Tensor) else torch.tensor(float(v))
-            for k, v in shared.items()
+            for k, v in common.items()
         }
 
     def _make_state(self, example: dict[str, Any]) -> None:
-        """The inner optimiser's state as it is after a first step, with nothing in it yet."""
+        """Create the inner optimizer's state as its first step would, filled with zeros."""
         inner = self._zero.optimizer
         counts_in_python = type(inner).__name__ == "DeepSpeedCPUAdam"
-        for part in self._parts():
-            inner.state[part] = {
-                key: torch.zeros_like(part) if not _is_shared(value)
+        for shard in self._shards():
+            inner.state[shard] = {
+                key: torch.zeros_like(shard) if not _is_common(value)
                 else int(value) if counts_in_python
-                else value.to(part.device, copy=True)
+                else value.to(shard.device, copy=True)
                 for key, value in example.items()
             }  # fmt: skip
 
     def _link_state(self) -> None:
-        """Let the parameters find their pieces of the state again.
+        """Link the parameters to their slices of the optimizer state again.
 
-        In stages 1 and 2 DeepSpeed does so after the step of the first group, when the others have
-        no state yet.
+        In stages 1 and 2, DeepSpeed links them after it has updated the first group. At that time
+        the other groups have no state yet.
         """
-        if not self.splits_weights:
+        if not self.shards_weights:
             self._zero._hp_optimizer_states_linked = False
             self._zero._lazy_init_hp_params_optimizer_state()
 
 
-def _set_up(settings: dict[str, Any], model: nn.Module, config: TrainConfig) -> None:
-    """Put those of DeepSpeed's settings in that follow from ours.
+def _configure(settings: dict[str, Any], model: nn.Module, config: TrainConfig) -> None:
+    """Set the DeepSpeed settings that follow from the run's settings.
 
-    Batches are ours to divide, so it sees micro-batches of one and never divides a loss. Its
-    buffers and thresholds are for billions of parameters: on a small model, the buffers would be
-    all of the memory, and stage 3 would split nothing.
+    The trainer divides batches and losses itself; a micro-batch size of 1 keeps DeepSpeed from
+    dividing them again. DeepSpeed's default buffers and thresholds are for billions of parameters:
+    with a small model the buffers would dominate the memory, and stage 3 would shard nothing.
     """
     settings |= {
         "train_micro_batch_size_per_gpu": 1,
@@ -258,8 +260,10 @@ def _set_up(settings: dict[str, Any], model: nn.Module, config: TrainConfig) -> 
 
 @contextlib.contextmanager
 def _without_hooks(model: nn.Module, but: int) -> Iterator[None]:
-    """Leave out what DeepSpeed does around a forward pass: it collects a module's weights, lets go
-    of them, and compares notes with the other processes."""
+    """Disable DeepSpeed's forward hooks, which gather and free a module's weights.
+
+    These hooks are collective operations, so ranks could not run the model independently.
+    """
     kept = [
         (module, name, getattr(module, name))
         for module in model.modules()
@@ -283,7 +287,7 @@ def _cast_inputs(dtype: torch.dtype) -> Any:
     return hook
 
 
-def _is_shared(value: Any) -> bool:
+def _is_common(value: Any) -> bool:
     return not isinstance(value, Tensor) or value.ndim == 0
 
 

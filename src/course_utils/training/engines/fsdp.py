@@ -1,10 +1,11 @@
-"""PyTorch's own way of splitting everything: fully sharded data parallelism (FSDP2).
+"""PyTorch's fully sharded data parallelism (FSDP2), which shards the whole training state.
 
-Every parameter becomes a DTensor, of which each process holds some rows. Around each block the rows
-are collected before it runs and let go after it; gradients are added up and split on the way back.
+Every parameter becomes a DTensor; each rank holds a shard of its rows. FSDP all-gathers a block's
+parameters before the block runs and frees them afterwards. In the backward pass it reduce-scatters
+the gradients.
 
-accelerate offers this on GPUs only; torch's `fully_shard` works over gloo as well, so it is used
-directly, the same on both.
+accelerate supports FSDP only on GPUs. torch's `fully_shard` also works over gloo, so this module
+calls it directly, on GPUs and on CPUs.
 
 Paper: Zhao et al. (2023), "PyTorch FSDP: Experiences on Scaling Fully Sharded Data Parallel",
 arXiv:2304.11277.
@@ -40,9 +41,9 @@ from course_utils.training.engines.weights import frozen_names
 
 
 class FSDPEngine(Engine):
-    """The model's blocks are the units that are collected together; what is left is one more."""
+    """Each of the model's blocks is one FSDP unit; the remaining parameters are another one."""
 
-    splits_anything = splits_weights = True
+    shards_state = shards_weights = True
 
     def __init__(
         self,
@@ -57,7 +58,7 @@ class FSDPEngine(Engine):
         model.to(accelerator.device)
         before, self._aliases = unique_parameters(model)
         self._frozen = frozen_names(model)
-        self._plain = _remember(model)
+        self._restores = _restores_of(model)
         mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
         half = config.precision == "bf16"
         policy = MixedPrecisionPolicy(
@@ -69,14 +70,16 @@ class FSDPEngine(Engine):
             fully_shard(unit, mesh=mesh, mp_policy=policy)
         self._parameters, _ = unique_parameters(model)
         now = {id(before[name]): self._parameters[name] for name in before}
+        for parameter in before.values():
+            _release_memory(parameter)  # FSDP has copied this rank's shard of it
         for group in optimizer.param_groups:
             group["params"] = [now[id(parameter)] for parameter in group["params"]]
         assert isinstance(model, FSDPModule)
-        # Gloo knows no mean; the sum over processes is divided here instead.
+        # Gloo has no reduction for means: reduce a sum, and divide it afterwards.
         if accelerator.device.type == "cpu":
             model.set_force_sum_reduction_for_comms(True)
         self.model = model
-        self.together = f"FSDP over {dist.get_backend()}"
+        self.strategy = f"FSDP over {dist.get_backend()}"
 
     @property
     def groups(self) -> list[dict[str, Any]]:
@@ -134,7 +137,7 @@ class FSDPEngine(Engine):
         parameters = numbered(self._optimizer)
         state = {
             number: {
-                key: _like(value, parameters[number]) if _is_split(value) else value
+                key: _like(value, parameters[number]) if _is_sharded(value) else value
                 for key, value in entry.items()
             }
             for number, entry in optimizer["state"].items()
@@ -143,34 +146,45 @@ class FSDPEngine(Engine):
 
     @contextlib.contextmanager
     def whole_model(self) -> Iterator[None]:
-        units = [m for m in self._own.modules() if isinstance(m, FSDPModule)]
-        for unit in units:
-            unit.set_reshard_after_forward(False, recurse=False)
-            unit.unshard()
+        # FSDP's hooks start collectives in every forward pass, also where nothing is left to
+        # gather. So that a rank can run the model alone, the modules become plain ones meanwhile.
+        full = {name: _full(parameter) for name, parameter in self._parameters.items()}
+        sharded = _remember(self._own)
+        plain = self._make_plain(full)
         try:
             yield
         finally:
-            for unit in units:
-                unit.set_reshard_after_forward(unit is not self._own, recurse=False)
-                unit.reshard()
+            for restore in sharded:
+                restore()
+            for parameter in plain.values():
+                _release_memory(parameter)
 
     def close(self) -> None:
         full = {name: _full(parameter) for name, parameter in self._parameters.items()}
         sharded = self._parameters
-        for restore in self._plain:
-            restore()
-        plain, _ = unique_parameters(self._own)
+        plain = self._make_plain(full)
         swapped = {id(sharded[name]): plain[name] for name in plain}
-        for name, parameter in plain.items():
-            parameter.data = full[name].detach().clone()
-            parameter.grad = None
         for group in self._optimizer.param_groups:
             group["params"] = [swapped.get(id(p), p) for p in group["params"]]
         self._optimizer.state.clear()
         release(self._accelerator, self._own)
 
+    def _make_plain(self, full: dict[str, Tensor]) -> dict[str, nn.Parameter]:
+        """Give the modules their own classes, hooks and parameters back, with these values."""
+        for restore in self._restores:
+            restore()
+        plain, _ = unique_parameters(self._own)
+        for name, parameter in plain.items():
+            parameter.data = full[name].detach().clone()
+            parameter.grad = None
+        return plain
+
     def _trained(self) -> list[nn.Parameter]:
         return [p for p in self._parameters.values() if p.requires_grad]
+
+
+def _release_memory(parameter: nn.Parameter) -> None:
+    parameter.data = parameter.data.new_empty(0)
 
 
 def _full(value: Any) -> Any:
@@ -178,7 +192,7 @@ def _full(value: Any) -> Any:
 
 
 def _like(value: Tensor, other: Tensor) -> Tensor:
-    """A whole tensor, split as another one is."""
+    """Shard a full tensor in the same way as `other`."""
     if isinstance(other, DTensor):
         return distribute_tensor(
             value.to(other.device, torch.float32).contiguous(), other.device_mesh, other.placements
@@ -186,12 +200,12 @@ def _like(value: Tensor, other: Tensor) -> Tensor:
     return value
 
 
-def _is_split(value: Any) -> bool:
+def _is_sharded(value: Any) -> bool:
     return isinstance(value, Tensor) and value.ndim > 0
 
 
-def _remember(model: nn.Module) -> list[Callable[[], None]]:
-    """What puts every module's class, parameters and hooks back to how they are now."""
+def _restores_of(model: nn.Module) -> list[Callable[[], None]]:
+    """Functions that restore every module's present class, parameters and hooks."""
     restores: list[Callable[[], None]] = []
     for module in model.modules():
         kind, kept = module.__class__, {}

@@ -1,4 +1,4 @@
-"""What a lab asks of the machine before any work starts."""
+"""A check before a lab starts: does the launch configuration fit this machine?"""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -15,15 +15,15 @@ from course_utils.base.errors import CourseError
 
 
 def refuse_missing_gpu() -> None:
-    """Stop when `accelerate launch` was given a configuration that needs a GPU and there is none.
+    """Refuse a launch configuration that needs a GPU on a machine without one.
 
-    accelerate itself goes on without a word, on the CPU: an hour of renting is gone before somebody
-    looks at the images per second. Its configuration does not reach the processes it starts, so it
-    is read from the launcher's command line. ZeRO and FSDP work without a GPU, to be learnt; and
-    whoever sets ACCELERATE_USE_CPU=true means it.
+    accelerate itself would silently train on the CPU, perhaps for an hour on a rented machine. The
+    processes that it starts do not receive its configuration file, so this function reads the
+    file's name from the launcher's command line. ZeRO and FSDP are allowed without a GPU, for
+    learning, and so is every configuration with ACCELERATE_USE_CPU=true.
 
     Raises:
-        CourseError: naming the configuration, and one that works here.
+        CourseError: naming the configuration, and one that works on this machine.
     """
     if torch.accelerator.is_available() or parse_flag_from_env("ACCELERATE_USE_CPU"):
         return
@@ -34,8 +34,8 @@ def refuse_missing_gpu() -> None:
     if configuration.distributed_type is DistributedType.DEEPSPEED:
         if _offloads(configuration.deepspeed_config):
             raise CourseError(
-                f"{path} moves what a GPU has no room for to main memory, and torch "
-                f"{torch.__version__} finds no GPU on this machine: main memory is all there is.\n"
+                f"{path} offloads from GPU memory to main memory, and torch "
+                f"{torch.__version__} finds no GPU on this machine.\n"
                 f"Launch with {path.with_name('zero3.yaml')} instead."
             )
     elif configuration.distributed_type is not DistributedType.FSDP and not configuration.use_cpu:
@@ -56,7 +56,7 @@ def _launch_configuration() -> Path | None:
     for process in psutil.Process(os.getpid()).parents():
         try:
             words = process.cmdline()
-        except psutil.Error:  # it belongs to somebody else, or is gone
+        except psutil.Error:  # another user's process, or it has ended
             continue
         if "launch" in words and (file := _option(words, "--config_file")):
             return Path(file) if Path(file).is_file() else None

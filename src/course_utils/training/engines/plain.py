@@ -1,4 +1,4 @@
-"""One process, or several that each hold everything (DDP)."""
+"""One process, or several ranks that each hold a replica of everything (DDP)."""
 
 import copy
 import math
@@ -17,9 +17,9 @@ from course_utils.training.engines.weights import trained_weights
 
 
 class PlainEngine(Engine):
-    """accelerate's own way: the optimiser of the caller, and DDP around the model.
+    """The caller's optimizer, and DDP around the model if there are several ranks.
 
-    DDP averages gradients in buckets while the backward pass still runs. Li et al. 2020, "PyTorch
+    DDP averages gradients in buckets, overlapped with the backward pass. Li et al. 2020, "PyTorch
     Distributed", arXiv:2006.15704.
     """
 
@@ -32,14 +32,14 @@ class PlainEngine(Engine):
         self._parameters = [p for p in self.model.parameters() if p.requires_grad]
         several = accelerator.num_processes > 1
         kind = accelerator.distributed_type.value
-        self.together = f"{kind} over {dist.get_backend()}" if several else ""
+        self.strategy = f"{kind} over {dist.get_backend()}" if several else ""
 
     @property
     def groups(self) -> list[dict[str, Any]]:
         return self._optimizer.param_groups
 
     def accumulating(self, last: bool) -> AbstractContextManager:
-        # Processes exchange the accumulated gradient once, in the last backward pass.
+        # Ranks exchange the accumulated gradient once, in the last backward pass.
         return nullcontext() if last else self._accelerator.no_sync(self.model)
 
     def backward(self, loss: Float[Tensor, ""], last: bool) -> None:
@@ -53,7 +53,7 @@ class PlainEngine(Engine):
             self._accelerator.unscale_gradients()
             gradients = [p.grad for p in self._parameters if p.grad is not None]
             norm = torch.nn.utils.get_total_norm(gradients)
-        self._optimizer.step()  # under a scaler: unless a gradient is not finite
+        self._optimizer.step()  # a gradient scaler skips the step if a gradient is not finite
         return norm
 
     def clear(self) -> None:
@@ -73,8 +73,8 @@ class PlainEngine(Engine):
     def load(self, weights: dict[str, Tensor], optimizer: dict[str, Any]) -> None:
         self._own.load_state_dict(weights, strict=len(weights) == len(self._own.state_dict()))
         self._own_optimizer.load_state_dict(optimizer)
-        # Fused optimisers go through memory side by side, so a state must lie as its weight does
-        # (channels_last); it may come from an engine that needs contiguous ones.
+        # Fused optimizers need state tensors with the strides of their weights (channels_last); a
+        # checkpoint from a sharding engine holds contiguous tensors.
         for parameter, state in self._own_optimizer.state.items():
             for name, value in state.items():
                 if isinstance(value, Tensor) and value.shape == parameter.shape:
@@ -89,7 +89,7 @@ class PlainEngine(Engine):
 
 
 def _copy(value: Any) -> Any:
-    """A nested copy whose tensors are in main memory; other values are left to the writer."""
+    """A nested copy of an optimizer state, with all tensors in main memory."""
     if isinstance(value, Tensor):
         return to_main_memory(value)
     if isinstance(value, dict):

@@ -1,12 +1,12 @@
-"""The processes of a run, and what they tell each other besides gradients.
+"""The ranks of a run, and their communication besides gradients.
 
-Gradients travel between GPUs (NCCL). Counts, stop signals and decisions are a few numbers in main
-memory, so they go over gloo: an all-reduce of CPU integers never waits for a GPU.
+Ranks exchange gradients between GPUs (NCCL). Item counts, stop signals and decisions are a few
+numbers in main memory, so ranks exchange them over gloo: this never waits for a GPU.
 """
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeVar
@@ -17,31 +17,51 @@ from accelerate import Accelerator, DistributedType, PartialState
 from accelerate.state import AcceleratorState
 from accelerate.utils import AORecipeKwargs, GradientAccumulationPlugin, parse_flag_from_env
 from torch import nn
+from torch.distributed import PrefixStore, Store
+from torch.distributed.rendezvous import register_rendezvous_handler, rendezvous
 
 from course_utils.base.errors import CourseError
 from course_utils.training.config import Precision
-from course_utils.training.engines.rendezvous import THIS_ATTEMPT
 
 T = TypeVar("T")
 
+# The rendezvous method for `init_process_group`, in place of env://; see `_rendezvous_of_attempt`.
+THIS_ATTEMPT = "attempt://"
+
+
+def _rendezvous_of_attempt(url: str, **options: Any) -> Iterator[tuple[Store, int, int]]:
+    """Rendezvous as env:// does, with separate keys for each attempt of the launcher.
+
+    `accelerate launch --max_restarts` restarts failed processes. torch's static rendezvous keeps
+    one store for all attempts, but env:// expects an empty store. A process could therefore read
+    the address of a process that has died, and wait for it forever.
+    """
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    # urllib may have rewritten the url to attempt:?rank=…
+    for store, rank, count in rendezvous(url.replace("attempt:", "env:", 1), **options):
+        yield PrefixStore(f"attempt_{attempt}", store), rank, count
+
+
+register_rendezvous_handler("attempt", _rendezvous_of_attempt)
+
 
 def start_accelerator(precision: Precision) -> Accelerator:
-    """The `Accelerator` of one run, among the processes that `Processes.start` joined.
+    """Create the `Accelerator` of one run, in the process group that `Processes.start` joined.
 
-    Its state is global; resetting the part above the process group lets the trainers of a notebook
-    follow each other in different precisions. It accumulates nothing itself: `OptimizerStep`
-    divides by the global count, which a division by the number of micro-batches would ignore.
+    accelerate's state is global. Resetting it, but not the process group, allows one notebook to
+    train in different precisions one after another. The number of accumulation steps is 1 because
+    `OptimizerStep` itself divides the loss by the global item count.
     """
     AcceleratorState._reset_state()
     accelerator = Accelerator(
-        cpu=_on_cpu() and not under_deepspeed(),  # with cpu=True accelerate leaves DeepSpeed out
+        cpu=_on_cpu() and not under_deepspeed(),  # cpu=True would disable DeepSpeed
         mixed_precision=precision,
         kwargs_handlers=[AORecipeKwargs()] if precision == "fp8" else None,
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
     )
     if precision == "fp16" and accelerator.device.type == "cpu":
-        # accelerate takes fp16 for impossible on a CPU, and goes on in fp32 without a word. torch
-        # has both autocast and scaler for it; with these two set, the rest of accelerate follows.
+        # On a CPU, accelerate silently trains in fp32 instead of fp16. torch supports autocast and
+        # gradient scaling there; accelerate uses them when these two attributes are set.
         accelerator.native_amp = True
         accelerator.scaler = torch.amp.GradScaler("cpu")
     return accelerator
@@ -50,10 +70,10 @@ def start_accelerator(precision: Precision) -> Accelerator:
 def prepare(
     accelerator: Accelerator, model: nn.Module, optimizer: torch.optim.Optimizer
 ) -> tuple[nn.Module, torch.optim.Optimizer]:
-    """Move the model to its device, wrap it for several processes, and fit the optimiser to it.
+    """Move the model to its device, wrap it for several ranks, and prepare the optimizer.
 
-    accelerate's own optimiser is passed on only where it does something, which is scaling fp16
-    gradients: in every step it looks on the disk for a package, and a small model notices.
+    accelerate's optimizer wrapper is used only where it is needed, for scaling fp16 gradients: it
+    searches the disk for a package in every step, which slows down small models.
     """
     model, wrapped = accelerator.prepare(model, optimizer)
     plain = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
@@ -62,15 +82,15 @@ def prepare(
 
 
 def release(accelerator: Accelerator, model: nn.Module) -> None:
-    """Give the model back without autocast around its forward, and free the rest."""
+    """Remove accelerate's autocast wrapper from the model's forward, and free its memory."""
     for leftover in ("forward", "_original_forward", "_is_accelerate_prepared"):
         vars(model).pop(leftover, None)
-    if accelerator.device.type != "cpu":  # it runs the garbage collector, which takes its time
+    if accelerator.device.type != "cpu":  # runs the garbage collector, which is slow
         accelerator.free_memory()
 
 
-def describe(accelerator: Accelerator, together: str, precision: Precision) -> str:
-    """What is really used, for the first line of a run's output."""
+def describe(accelerator: Accelerator, strategy: str, precision: Precision) -> str:
+    """The devices, the precision and the strategy in use, for a run's first line of output."""
     device = accelerator.device
     if device.type == "cuda":
         where = torch.cuda.get_device_name(device)
@@ -78,12 +98,12 @@ def describe(accelerator: Accelerator, together: str, precision: Precision) -> s
         where = f"{device.type}, threads: {torch.get_num_threads()}"
     count = accelerator.num_processes
     plural = "process" if count == 1 else "processes"
-    return f"{count} {plural} ({where}), precision {precision}{together and f', {together}'}"
+    return f"{count} {plural} ({where}), precision {precision}{strategy and f', {strategy}'}"
 
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among those of the run; all of them must call a method for it to return."""
+    """This rank and the run's process group; a method returns only if all ranks call it."""
 
     index: int
     count: int
@@ -91,11 +111,11 @@ class Processes:
 
     @classmethod
     def start(cls) -> "Processes":
-        """Join the processes that `accelerate launch` started; without it, be the only one.
+        """Join the process group of `accelerate launch`; without a launcher, be the only rank.
 
         Raises:
-            CourseError: when fewer work together than were launched: accelerate would train a
-                copy of the model in each.
+            CourseError: when the process group is smaller than the number of launched processes:
+                accelerate would then train a separate model in each process.
         """
         if under_deepspeed() and _on_cpu():
             _prepare_deepspeed_for_cpus()
@@ -105,8 +125,9 @@ class Processes:
         launched = int(os.environ.get("WORLD_SIZE", "1"))
         if state.num_processes != launched:
             raise CourseError(
-                f"{launched} processes were launched but {state.num_processes} work together "
-                f"({state.distributed_type.value}): launch with a file of labs/accelerate/."
+                f"{launched} processes were launched, but the process group has "
+                f"{state.num_processes} ({state.distributed_type.value}): "
+                "launch with a file from labs/accelerate/."
             )
         return cls(state.process_index, state.num_processes, state.device)
 
@@ -115,7 +136,7 @@ class Processes:
         return self.index == 0
 
     def sum(self, values: Sequence[float]) -> list[float]:
-        """Element by element over all processes, in double precision (exact below 2⁵³)."""
+        """Sum each element over all ranks, in double precision (integers are exact below 2⁵³)."""
         if self.count == 1:
             return list(values)
         tensor = torch.tensor(values, dtype=torch.float64)
@@ -123,7 +144,7 @@ class Processes:
         return tensor.tolist()
 
     def gather(self, value: T) -> list[T]:
-        """Every process's value, by index."""
+        """Gather every rank's value; the list is in the order of the ranks."""
         if self.count == 1:
             return [value]
         values: list[Any] = [None] * self.count
@@ -131,9 +152,9 @@ class Processes:
         return values
 
     def on_main(self, action: Callable[[], T]) -> T:
-        """Let the main process act; all return its result, or all raise its `CourseError`.
+        """Run `action` on rank 0; all ranks return its result, or all raise its `CourseError`.
 
-        Processes that decided alone could go separate ways and wait for each other for ever.
+        If each rank decided by itself, ranks could disagree and then wait for each other forever.
         """
         if self.count == 1:
             return action()
@@ -149,14 +170,14 @@ class Processes:
         return outcome[0]
 
     def share_buffers(self, model: nn.Module) -> None:
-        """Give all the main process's buffers (running means of batch norm), as DDP does."""
+        """Broadcast rank 0's buffers (running means of batch norm) to all ranks, as DDP does."""
         if self.count > 1:
             for buffer in model.buffers():
                 dist.broadcast(buffer, src=0)
 
 
 def sum_over_processes(*values: float) -> list[float]:
-    """Add up numbers over all processes; for a `Task.evaluate` that shares the work."""
+    """Sum each value over all ranks, for a `Task.evaluate` that divides the work."""
     return Processes.start().sum(values)
 
 
@@ -171,9 +192,9 @@ def under_fsdp() -> bool:
 
 
 def _prepare_deepspeed_for_cpus() -> None:
-    """Tell DeepSpeed that there is no GPU to look for, and nothing to compile.
+    """Tell DeepSpeed to use the CPU, and not to compile its shared-memory operator.
 
-    It would build an operator for inference at its start, which takes half a minute and a compiler.
+    Compiling that operator, which only inference needs, takes half a minute and a compiler.
     """
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
@@ -188,5 +209,5 @@ def _on_cpu() -> bool:
 
 @cache
 def _control_group(world: Any) -> Any:
-    # The argument is the key: a new process group (a second notebook_launcher) gets a new one.
+    # The argument is the cache's key: a new default process group gets a new gloo group.
     return world if dist.get_backend(world) == "gloo" else dist.new_group(backend="gloo")

@@ -1,4 +1,4 @@
-"""A model's weights as a file: what training changes, by name, compared one to one on loading."""
+"""A model's trained weights as a safetensors file; loading compares all names and shapes."""
 
 import json
 from collections.abc import Mapping
@@ -15,11 +15,11 @@ from course_utils.base.errors import CourseError
 
 @dataclass(frozen=True)
 class Inventory:
-    """What a model consists of, known before its weights are split over processes.
+    """The names and shapes of a model's weights, taken before an engine shards them.
 
     Attributes:
-        shapes: Of all weights and buffers in its state, by name.
-        frozen: Those that training does not change, if it changes anything.
+        shapes: The shapes of all weights and buffers in the state_dict, by name.
+        frozen: The names of weights that training does not change; see `frozen_names`.
     """
 
     shapes: Mapping[str, torch.Size]
@@ -32,15 +32,15 @@ class Inventory:
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
-    """Write what training changes of a model: see `trained_weights`."""
+    """Write a model's trained weights: see `trained_weights`."""
     write_weights(*trained_weights(model), partial=bool(frozen_names(model)), path=path)
 
 
 def trained_weights(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Weights and buffers by name, and the second names of tensors that have two (tied weights).
+    """Trained weights and buffers by name, and the further names of tied weights.
 
-    Where some weights are trained and others frozen (LoRA), the frozen ones are left out: they are
-    those of the model that the run began with.
+    If some weights are trained and others are frozen (LoRA), the result omits the frozen ones: they
+    are the same as in the base model.
     """
     tensors: dict[str, Tensor] = {}
     aliases: dict[str, str] = {}
@@ -61,31 +61,32 @@ def trained_weights(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]
 def write_weights(
     tensors: Mapping[str, Tensor], aliases: Mapping[str, str], *, partial: bool, path: Path
 ) -> None:
-    """Write weights by name; the second names go into the file's metadata, as safetensors holds no
-    shared memory.
+    """Write weights by name. The metadata holds the aliases: safetensors refuses shared memory.
 
     Args:
-        partial: Whether the model has frozen weights, which are not in the file.
+        partial: Whether the model also has frozen weights, which the file omits.
     """
     metadata = {"format": "pt", "aliases": json.dumps(aliases), "partial": str(partial)}
     save_file(dict(tensors), path, metadata=metadata)
-    path.chmod(path.parent.stat().st_mode & 0o666)  # safetensors lets only the owner read it
+    path.chmod(
+        path.parent.stat().st_mode & 0o666
+    )  # safetensors makes it readable for the owner only
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
     """Load what `save_weights` wrote; names and shapes must match one to one.
 
     Raises:
-        CourseError: as `read_weights`; the model is then unchanged.
+        CourseError: as for `read_weights`; the model is then unchanged.
     """
     saved = read_weights(Inventory.of(model), path)
     model.load_state_dict(saved, strict=len(saved) == len(model.state_dict()))
 
 
 def read_weights(inventory: Inventory, path: Path) -> dict[str, Tensor]:
-    """What `save_weights` wrote, under all names, if it fits a model of this inventory.
+    """Read what `save_weights` wrote, under all names, and compare it with the inventory.
 
-    The names are those of all weights, or, where some are frozen, of the others.
+    The file must hold all weights, or, if some are frozen, all weights that are not frozen.
 
     Raises:
         CourseError: naming the first weight that is missing, unexpected or of another shape.
@@ -100,7 +101,9 @@ def read_weights(inventory: Inventory, path: Path) -> dict[str, Tensor]:
         own = {name: shape for name, shape in own.items() if name not in inventory.frozen}
     for name in [*own, *(name for name in saved if name not in own)]:
         if name not in saved:
-            raise CourseError(f"{path} has no weights for {name}: it is of another model.")
+            raise CourseError(
+                f"{path} has no weights for {name}: the file belongs to another model."
+            )
         if name not in own:
             raise CourseError(f"{path} has weights for {name}, which this model lacks.")
         if saved[name].shape != own[name]:
@@ -112,9 +115,10 @@ def read_weights(inventory: Inventory, path: Path) -> dict[str, Tensor]:
 
 
 def frozen_names(model: nn.Module) -> set[str]:
-    """What training does not change, if it changes anything: frozen parameters, quantized weights.
+    """Names of weights that training does not change: frozen parameters, quantized weights.
 
-    Buffers change in training (running means), except in modules that say `frozen_state = True`.
+    If no parameter requires gradients, the result is empty. Training may change buffers (running
+    means), except in modules with `frozen_state = True`.
     """
     if not any(parameter.requires_grad for parameter in model.parameters()):
         return set()

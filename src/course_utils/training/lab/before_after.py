@@ -1,4 +1,4 @@
-"""What a training changed: everything that is measured, before the first step and at the end."""
+"""The effect of a training: the evaluation metrics before the first step and at the end."""
 
 import json
 from pathlib import Path
@@ -6,13 +6,13 @@ from pathlib import Path
 from course_utils.base.durable import write_whole
 from course_utils.base.errors import CourseError
 from course_utils.training.loop.callbacks import Callback, RunningTrainer
-from course_utils.training.storage.metrics_file import MetricsFile, Record
+from course_utils.training.storage.run_folder import MetricsFile, Record
 
 FILE = "before.json"
 
 
 class BeforeAfter(Callback):
-    """Measures the model before the first step, into runs/NAME/before.json."""
+    """Evaluates the model before the first step, and writes runs/NAME/before.json."""
 
     def on_start(self, trainer: RunningTrainer, step: int) -> None:
         path = trainer.config.folder / FILE
@@ -24,7 +24,7 @@ class BeforeAfter(Callback):
 
 
 def before_and_after(folder: Path) -> tuple[Record, Record]:
-    """What was measured of a run before its first step, and last.
+    """The metrics of a run before its first step, and its last ones.
 
     Args:
         folder: runs/NAME.
@@ -35,7 +35,9 @@ def before_and_after(folder: Path) -> tuple[Record, Record]:
     try:
         before = json.loads((folder / FILE).read_text("utf-8"))
     except (OSError, ValueError) as error:
-        raise CourseError(f"{folder} does not say how it was before training: {error}") from None
+        raise CourseError(
+            f"{folder} has no readable {FILE}, the metrics before training: {error}"
+        ) from None
     after = MetricsFile(folder / "metrics.jsonl").last()
     return before, {name: value for name, value in after.items() if name in before}
 

@@ -1,15 +1,15 @@
-"""A hospital for training runs: each patient has one thing wrong, and only its metrics to tell.
+"""A hospital for training runs: each patient is a run with one defect, shown by its metrics.
 
     python -m course_utils.training.lab.hospital            trains all, writes grading/hospital.json
     python -m course_utils.training.lab.hospital no_warmup  trains one, prints its metrics
 
-All patients are the same tiny GPT on the same made-up language, trained by the same loop. What is
-wrong with them is really wrong: a setting, or a line of the loop that `Treatment` switches. The
-metrics are what came of it.
+All patients are the same tiny GPT on the same artificial language, trained by the same loop. Each
+defect is real: a wrong setting, or a wrong line of the loop that `Treatment` selects. The metrics
+are the recorded result.
 
 The language: a document is two names, each followed by the word that belongs to it, and a sign.
 The words are certain, the names any two of the eight of a dialect, the sign any of sixteen. As in
-texts from the web, near neighbours are copies of each other: a row is six times one document.
+texts from the web, near neighbors are copies of each other: a row is six times one document.
 """
 
 import json
@@ -264,7 +264,7 @@ def _record_all() -> Iterator[tuple[str, list[dict[str, list[float | None]]]]]:
 
 def main(arguments: list[str]) -> None:
     """Train the cases named and print their metrics; without a name, train all for the record."""
-    torch.set_num_threads(1)  # nothing here is large enough for two
+    torch.set_num_threads(1)  # the tensors are too small for two threads
     for case in arguments:
         if case not in CASES:
             raise SystemExit(f"There is no case {case!r}; there are {', '.join(CASES)}.")

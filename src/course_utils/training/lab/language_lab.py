@@ -1,4 +1,4 @@
-"""What the labs for language models share: their settings, and the trainer made of them."""
+"""The settings that all language-model labs share, and the trainer built from them."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -22,37 +22,40 @@ from course_utils.training.parts.schedule import warmup_cosine
 
 @dataclass(frozen=True, kw_only=True)
 class LanguageConfig:
-    """Settings of every lab that trains a language model.
+    """The settings of every lab that trains a language model.
 
     Attributes:
-        recipe: Where the settings below come from: labs/recipes/RECIPE.toml.
-        name: The run's folder below runs/. By default the recipe's name.
-        resume: Go on from the run's newest checkpoint, if it has one. Otherwise an older run of
-            this name is set aside.
-        use_mine: Train with your own verified solutions of the lessons in the library's place.
-        context: Tokens that the model sees at once.
-        steps: Optimiser steps.
-        batch_size: Rows of `context` tokens per step, over all processes.
-        accumulation: Micro-batches per process and step.
-        optimizer: "muon" for the blocks' matrices and AdamW for the rest, or "adamw" for all, as
-            it is under ZeRO and FSDP.
-        lr: Peak learning rate of AdamW.
-        lr_muon: Peak learning rate of Muon.
-        momentum: Of Muon.
-        weight_decay: Of matrices.
-        beta2: Decay rate of AdamW's mean square.
-        warmup: Share of the steps in which the learning rate rises.
-        floor: Where the learning rate ends, as a share of the peak.
-        clip: Largest norm of the gradient; 0 does not clip.
-        precision: "auto" is bf16 where the machine computes in it.
-        compile: Compile the model first (a minute that pays on GPUs and in long runs).
-        checkpoint_activations: Compute what is inside a block again on the way back, instead of
-            keeping it: a fraction of the memory for about a third more work.
-        seed: Of the weights and of the order of the data.
-        evaluations: How often to measure, evenly spread over the run.
-        evaluation_rows: Rows to measure on.
-        checkpoints: How often to save, evenly spread over the run.
-        tracking: "wandb" logs there too, offline unless WANDB_MODE says otherwise.
+        recipe: The file labs/recipes/RECIPE.toml, which sets the defaults of all other settings.
+        name: The run's folder below runs/; by default the recipe's name.
+        resume: Resume from the run's newest checkpoint, if it has one. Without --resume, an older
+            run of this name is moved to runs/.previous/.
+        use_mine: Train with your own verified solutions from the lessons instead of the library's
+            functions.
+        context: The context length in tokens.
+        steps: The number of optimizer steps.
+        batch_size: Rows of `context` tokens per optimizer step, over all ranks.
+        accumulation: Gradient accumulation: micro-batches per rank and step.
+        optimizer: "muon" updates the blocks' matrices with Muon and the rest with AdamW; "adamw"
+            updates everything with AdamW. Under ZeRO and FSDP it is always AdamW.
+        lr: The peak learning rate of AdamW.
+        lr_muon: The peak learning rate of Muon.
+        momentum: The momentum of Muon.
+        weight_decay: The weight decay of matrices; vectors have none.
+        beta2: The decay rate of AdamW's running mean of squared gradients.
+        warmup: The share of the steps for the learning-rate warm-up, 0 to 1.
+        floor: The final learning rate, as a share of the peak.
+        clip: The maximum gradient norm; 0 does not clip.
+        precision: The number format for training; "auto" is bf16 where the hardware supports it.
+        compile: Compile the model with torch.compile. It takes a minute at the start, which pays
+            off on GPUs and in long runs.
+        checkpoint_activations: Recompute the activations inside each block in the backward pass
+            instead of storing them: a fraction of the activation memory for about a third more
+            computation.
+        seed: The seed of the initial weights and of the order of the data.
+        evaluations: The number of evaluations, evenly spread over the run.
+        evaluation_rows: The number of validation rows in each evaluation.
+        checkpoints: The number of checkpoints, evenly spread over the run.
+        tracking: "wandb" also logs to Weights & Biases, offline unless WANDB_MODE says otherwise.
     """
 
     recipe: str
@@ -84,25 +87,36 @@ class LanguageConfig:
     def __post_init__(self) -> None:
         for field in ("context", "steps", "lr", "lr_muon", "evaluations", "checkpoints"):
             if getattr(self, field) <= 0:
-                raise CourseError(f"{field} must be above 0; found {getattr(self, field)}.")
+                raise CourseError(
+                    f"{_option(field)} must be above 0; found {getattr(self, field)}."
+                )
         for field in ("warmup", "floor"):
             if not 0 <= getattr(self, field) <= 1:
-                raise CourseError(f"{field} is a share, 0 to 1; found {getattr(self, field)}.")
+                raise CourseError(
+                    f"{_option(field)} must be from 0 to 1; found {getattr(self, field)}."
+                )
         require_at_least(1, self, "evaluation_rows")
 
 
 def require_at_least(least: int, config: LanguageConfig, field: str) -> None:
-    """Stop at a number that would be found too small after hours, at the first evaluation.
+    """Refuse a number that is too small now, not hours later at the first evaluation.
 
     Raises:
         CourseError: naming the setting.
     """
     if getattr(config, field) < least:
-        raise CourseError(f"{field} must be at least {least}; found {getattr(config, field)}.")
+        raise CourseError(
+            f"{_option(field)} must be at least {least}; found {getattr(config, field)}."
+        )
+
+
+def _option(field: str) -> str:
+    """A setting as the user of a lab writes it: `--evaluation-rows`."""
+    return f"--{field.replace('_', '-')}"
 
 
 def gpt_config(preset: str, **changes: Any) -> GPTConfig:
-    """A preset's shape with some numbers changed; None leaves the preset's.
+    """A preset's shape with some fields overridden; None keeps the preset's value.
 
     Raises:
         CourseError: for an unknown preset, or numbers that contradict each other.
@@ -110,14 +124,14 @@ def gpt_config(preset: str, **changes: Any) -> GPTConfig:
     if preset not in PRESETS:
         raise CourseError(
             f"There is no preset {preset!r}.{did_you_mean(preset, PRESETS)} "
-            f"There are {', '.join(PRESETS)}."
+            f"Choose one of {', '.join(PRESETS)}."
         )
     given = {name: value for name, value in changes.items() if value is not None}
     return replace(PRESETS[preset], **given)
 
 
 def refuse_long_rows(config: LanguageConfig, model: GPT, base: str) -> None:
-    """Stop when rows are longer than what the base model can see.
+    """Refuse rows that are longer than the base model's context length.
 
     Raises:
         CourseError: naming both lengths.
@@ -130,16 +144,16 @@ def refuse_long_rows(config: LanguageConfig, model: GPT, base: str) -> None:
 
 
 def chosen_precision(precision: Precision | Literal["auto"]) -> Precision:
-    """What "auto" means on this machine."""
+    """The precision that "auto" selects on this machine."""
     return native_precision(Processes.start().device) if precision == "auto" else precision
 
 
 def chosen_optimizer(name: OptimizerName) -> OptimizerName:
-    """The optimiser that works with how this run was launched: Muon needs whole matrices."""
+    """AdamW instead of Muon under a sharding engine, because Muon needs whole matrices."""
     if name == "muon" and (under_deepspeed() or under_fsdp()):
         if Processes.start().is_main:
             engine = "DeepSpeed" if under_deepspeed() else "FSDP"
-            print(f"{engine} gives each process slices of matrices; Muon needs whole ones: AdamW.")
+            print(f"Using AdamW: Muon needs whole matrices, and {engine} shards them.")
         return "adamw"
     return name
 
@@ -156,7 +170,7 @@ def language_trainer(
     """The trainer of a language model's run.
 
     Args:
-        identity: What else makes this run this run; going on with other values is refused.
+        identity: Further settings that identify the run; resuming with other values is refused.
     """
     precision = chosen_precision(config.precision)
     optimizer = make_optimizer(
@@ -190,11 +204,11 @@ def language_trainer(
         resume="auto" if config.resume else "never",
     )
     recipe = {
-        **identity,  # first: where these differ, the rest may differ because of them
+        **identity,  # compared first: a change here can change the rest
         "model": shape_of(model.config),
         "tokenizer": tokenizer.fingerprint,
         "context": config.context,
-        "steps": config.steps,  # the schedule depends on it
+        "steps": config.steps,  # the learning-rate schedule depends on it
         "warmup": config.warmup,
         "floor": config.floor,
     }

@@ -1,12 +1,11 @@
-"""A language model's run as something to use: its model and tokenizer, rebuilt from its folder.
+"""Load the model and the tokenizer of a language model's run from its folder.
 
     runs/NAME/
-      config.toml       has the model's shape, in [recipe.model]
-      tokenizer.json    the tokenizer it was trained with
+      config.toml       holds the model's shape in [recipe.model]
+      tokenizer.json    the model's tokenizer
       checkpoints/      the weights
 
-A folder written by `course export` (or any Qwen3 of the Hub that lies on the disk) can be used in
-the same places.
+A folder written by `course export`, or a Qwen3 model downloaded from the Hub, can be used instead.
 """
 
 import os
@@ -35,7 +34,7 @@ TOKENIZER = "tokenizer.json"
 
 
 def shape_of(config: GPTConfig) -> dict[str, Any]:
-    """A model's shape as it stands in config.toml."""
+    """A model's shape as config.toml stores it."""
     return {name: value for name, value in asdict(config).items() if value is not None}
 
 
@@ -58,17 +57,17 @@ def load_language_model(run: str | Path) -> tuple[GPT, FastBPE]:
         The model in evaluation mode, on the CPU.
 
     Raises:
-        CourseError: when there is no such run, it is no language model's, or it is damaged.
+        CourseError: when the run does not exist, is damaged, or did not train a language model.
     """
     model, tokenizer = _load(run)
     return merge_and_unload(model).eval(), tokenizer
 
 
 def load_base(run: str | Path) -> tuple[GPT, FastBPE, str]:
-    """The same to train on, and a fingerprint of its weights, for the identity of what comes of it.
+    """Load a base model to fine-tune, with a fingerprint of its weights to compare on resume.
 
-    A LoRA run's is taken before the adapter is merged: the sums' last digits hang on the machine,
-    and a run must be able to go on with another one.
+    The fingerprint of a LoRA run is taken before the adapter is merged: merging rounds differently
+    on different machines, and a run must be able to resume on another machine.
     """
     model, tokenizer = _load(run)
     weights = fingerprint(model)
@@ -76,7 +75,7 @@ def load_base(run: str | Path) -> tuple[GPT, FastBPE, str]:
 
 
 def _load(run: str | Path) -> tuple[GPT, FastBPE]:
-    """As it was saved: a LoRA run's adapter beside its base."""
+    """Load a model as it was saved: a LoRA run's adapter is not merged."""
     if is_pretrained(str(run)):
         return load_pretrained(run)
     folder = folder_of_run(run)
@@ -88,7 +87,9 @@ def _load(run: str | Path) -> tuple[GPT, FastBPE]:
         config = config_of(recipe["model"])
         lora = LoRAConfig(**recipe["lora"]) if "lora" in recipe else None
     except (OSError, tomllib.TOMLDecodeError, KeyError, TypeError) as error:
-        raise CourseError(f"{folder} is not the run of a language model ({error}).") from None
+        raise CourseError(
+            f"{folder} is not a language model's run ({error}). `course runs` lists the runs."
+        ) from None
     if lora is not None:
         return load_adapted(folder, recipe, lora), tokenizer
     model = GPT(config)
@@ -97,18 +98,18 @@ def _load(run: str | Path) -> tuple[GPT, FastBPE]:
 
 
 def load_adapted(folder: Path, recipe: Mapping[str, Any], config: LoRAConfig) -> GPT:
-    """The base of a LoRA run with the adapter that the run has learned.
+    """Load the base model of a LoRA run together with the run's trained adapter.
 
-    What a quantized base was rounded to is what the adapter was learned for, so the weights come
-    back as those numbers, in full precision: they can be merged.
+    If the run quantized its base, the weights are rounded in the same way and dequantized to full
+    precision: the adapter was trained on the rounded weights, and it can then be merged.
 
     Raises:
-        CourseError: when the base has been trained again since: on other weights the adapter means
-            nothing.
+        CourseError: when the base has been trained again since: an adapter works only with the
+            weights that it was trained on.
     """
     base = recipe["base"]
     model, _, weights = load_base(base)
-    if recipe.get("base_weights", weights) != weights:  # older runs do not say
+    if recipe.get("base_weights", weights) != weights:  # older runs have no fingerprint
         replaced = runs_dir() / ".previous" / Path(base).name
         back = f", or put the earlier {base} back: see {replaced}" if replaced.is_dir() else ""
         raise CourseError(
@@ -159,10 +160,10 @@ def is_chat_model(run: str | Path) -> bool:
 
 
 def export_adapter(run: str | Path, target: Path) -> Path:
-    """Write what a LoRA run has learned, and nothing of its base, in PEFT's format.
+    """Write the adapter of a LoRA run, without its base, in PEFT's format.
 
     Raises:
-        CourseError: when there is no such run, it is none of LoRA, or `target` is not an empty
+        CourseError: when the run does not exist or has no adapter, or `target` is not an empty
             folder.
     """
     from course_utils.exchange.adapters import save_adapter
@@ -171,7 +172,9 @@ def export_adapter(run: str | Path, target: Path) -> Path:
     folder = folder_of_run(run)
     recipe = tomllib.loads((folder / "config.toml").read_text("utf-8"))["recipe"]
     if "lora" not in recipe:
-        raise CourseError(f"{folder.name} has no adapter: it trained all of its model.")
+        raise CourseError(
+            f"{folder.name} has no adapter: it trained all weights. Export it with --to hf."
+        )
     model = load_adapted(folder, recipe, LoRAConfig(**recipe["lora"]))
     return save_adapter(model, target, recipe["base"])
 

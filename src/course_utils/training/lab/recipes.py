@@ -2,9 +2,9 @@
 
     recipes/NAME.toml ──► defaults of the lab's configuration (a dataclass) ──► --field VALUE
 
-The dataclass is the only list of what can be set. Its types hold in the file and on the command
-line, its docstring is the `--help`, and a misspelt name is refused with the nearest one in both
-places: a setting that is silently ignored costs a night on a rented machine.
+The dataclass defines all settings. The file and the command line use its types, and its docstring
+is the `--help`. Both refuse a misspelled name and suggest the nearest one: silently ignoring a
+setting could waste a night on a rented machine.
 """
 
 import argparse
@@ -29,7 +29,7 @@ Config = TypeVar("Config")
 
 
 def load_recipe(config: type[Config], argv: Sequence[str], folder: Path) -> Config:
-    """A lab's configuration: the recipe that `argv` names, with what else `argv` sets.
+    """A lab's configuration: the recipe that `argv` names, overridden by `argv`'s other options.
 
     Args:
         config: A dataclass whose fields all have defaults and are numbers, strings, booleans,
@@ -50,10 +50,10 @@ def load_recipe(config: type[Config], argv: Sequence[str], folder: Path) -> Conf
 
 
 def open_lab(config: type[Config], argv: Sequence[str], script: str) -> Config:
-    """What every training lab does first: its configuration, and the machine and code it needs.
+    """The first step of every training lab: load the configuration and check the machine.
 
-    A launch for GPUs without one is refused, and with `use_mine` the learner's verified solutions
-    take the library's place.
+    This refuses a launch configuration for GPUs on a machine without one. With `use_mine`, the
+    learner's verified solutions replace the library's functions.
 
     Args:
         config, argv: As for `load_recipe`; a configuration may have the field `use_mine`.
@@ -74,7 +74,7 @@ def open_lab(config: type[Config], argv: Sequence[str], script: str) -> Config:
 
 
 def run_lab(lab: Callable[[Sequence[str]], None]) -> None:
-    """Run a lab as a script: a problem that the reader can solve is told in a line or two."""
+    """Run a lab as a script: print a CourseError in a line or two, without a traceback."""
     try:
         lab(sys.argv[1:])
     except CourseError as error:
@@ -114,7 +114,7 @@ def _types(config: type) -> dict[str, Any]:
 def _check_settings(config: type, settings: Mapping[str, Any], path: Path) -> None:
     """Refuse fields the lab does not have, and values that are not of the field's type."""
     kinds = _types(config)
-    del kinds["recipe"]  # the file's name says it
+    del kinds["recipe"]  # the file's name is the recipe's name
     for name, value in settings.items():
         if name not in kinds:
             raise CourseError(f"{path}: there is no setting {name!r}.{did_you_mean(name, kinds)}")
@@ -123,12 +123,12 @@ def _check_settings(config: type, settings: Mapping[str, Any], path: Path) -> No
 
 
 def _fits(value: Any, kind: Any) -> bool:
-    """Whether a TOML value is of a field's type; a whole number is a fine float."""
+    """Whether a TOML value has a field's type; an integer is valid for a float."""
     if typing.get_origin(kind) is Literal:
         return value in typing.get_args(kind)
     if typing.get_origin(kind) in (UnionType, typing.Union):
         return any(_fits(value, choice) for choice in typing.get_args(kind))
-    if isinstance(value, bool):  # which Python counts among the integers
+    if isinstance(value, bool):  # bool is a subclass of int in Python
         return kind is bool
     return isinstance(value, (int, float) if kind is float else kind)
 
@@ -142,7 +142,7 @@ def _spoken(kind: Any) -> str:
 
 
 def _override(defaults: Config, argv: Sequence[str]) -> Config:
-    """What the command line sets, over the recipe's settings."""
+    """Override the recipe's settings with those of the command line."""
     _refuse_unknown_options(_types(type(defaults)), argv)
     said = io.StringIO()
     try:

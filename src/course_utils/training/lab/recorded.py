@@ -1,10 +1,10 @@
-"""Runs that take longer than a lesson should: their measurements, kept in the repository.
+"""Recorded metrics of runs that take too long for a lesson.
 
     python labs/lora.py --recipe lora-smollm2           minutes to hours, and runs/lora-smollm2/
     python -m course_utils.training.lab.recorded lora-smollm2
                                                         lessons/measured/lora-smollm2.json
 
-A lesson shows the learner's own run if there is one, and otherwise what was recorded.
+A lesson shows the learner's own run if there is one, and otherwise the recorded metrics.
 """
 
 import json
@@ -22,11 +22,11 @@ from course_utils.training.lab.before_after import FILE
 
 @dataclass(frozen=True)
 class Recorded:
-    """What a run measured.
+    """The metrics of a run.
 
     Attributes:
         where: The machine, or that the run is your own.
-        before: What was measured before the first step.
+        before: The evaluation metrics before the first step.
         rows: The lines of metrics.jsonl.
     """
 
@@ -36,7 +36,7 @@ class Recorded:
 
     @property
     def after(self) -> dict[str, float]:
-        """What was measured last, by the names of `before`."""
+        """The last evaluation metrics, by the names in `before`."""
         latest = {name: value for row in self.rows for name, value in row.items()}
         return {name: latest[name] for name in self.before}
 
@@ -65,7 +65,7 @@ def record(run: str) -> Path:
     """
     folder = runs_dir() / run
     if not (folder / "summary.json").is_file():
-        raise CourseError(f"{folder} is not a run that has finished.")
+        raise CourseError(f"{folder} is not a finished run: finish it with its lab and --resume.")
     cpu = read_cpu()
     found = _read(folder, f"{cpu.cores} cores of an {cpu.model}")
     path = course_root() / "lessons" / "measured" / f"{run}.json"

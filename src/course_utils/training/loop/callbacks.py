@@ -1,4 +1,4 @@
-"""Hooks into the training loop: pictures that grow while a model learns, and experiments."""
+"""Callbacks: hooks that the training loop calls, for live plots and for experiments."""
 
 from typing import Any, Protocol
 
@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from course_utils.training.config import TrainConfig
-from course_utils.training.storage.metrics_file import Record
+from course_utils.training.storage.run_folder import Record
 
 
 class RunningTrainer(Protocol):
@@ -24,40 +24,40 @@ class RunningTrainer(Protocol):
     is_main: bool
 
     def measure(self) -> Record:
-        """Evaluate now; every rank has to call it."""
+        """Evaluate the model now; every rank must call this method."""
 
     def request_stop(self, reason: str) -> None:
         """End the run after this step, with a checkpoint."""
 
 
 class Callback:
-    """Called by the trainer on every process; override what is needed.
+    """A base class: the trainer calls these methods on every rank; override the ones you need.
 
-    `step` counts finished optimiser steps, from 1. A callback may read everything of the trainer
-    (`trainer.model`, `trainer.optimizer`, `trainer.device`, `trainer.is_main`) and end the run with
-    `trainer.request_stop("why")`. It must not draw from torch's global random numbers, or the run
-    with it would differ from the run without it.
+    `step` is the number of finished optimizer steps. A callback may read the trainer's attributes
+    (`trainer.model`, `trainer.optimizer`, `trainer.device`, `trainer.is_main`) and may end the run
+    with `trainer.request_stop("why")`. It must not draw from torch's global random number
+    generator: the run would then differ from the same run without the callback.
     """
 
     def on_start(self, trainer: RunningTrainer, step: int) -> None:
-        """Before the first step, and before the first one after a restart, when `step` are done."""
+        """Called before the first step, also after a resume; `step` steps are already finished."""
 
     def on_step(self, trainer: RunningTrainer, step: int) -> None:
-        """After the optimiser's update; the gradients it used are still in `parameter.grad`."""
+        """Called after the optimizer's update; its gradients are still in `parameter.grad`."""
 
     def on_log(self, trainer: RunningTrainer, record: Record) -> None:
-        """After a line was written to metrics.jsonl; `record` is that line."""
+        """Called after a line was written to metrics.jsonl; `record` is that line."""
 
     def on_eval(self, trainer: RunningTrainer, step: int, metrics: Record) -> None:
-        """After an evaluation, before its line is written; `metrics` holds the val_* numbers."""
+        """Called after an evaluation, before its line is written; `metrics` has the val_* keys."""
 
 
 class StopAfter(Callback):
-    """Ends the run after so many steps, as a machine does that is needed elsewhere."""
+    """Stops the run after `steps` steps, as the loss of a spot machine would."""
 
     def __init__(self, steps: int) -> None:
         self._steps = steps
 
     def on_step(self, trainer: RunningTrainer, step: int) -> None:
         if step == self._steps:
-            trainer.request_stop("it was asked to stop here")
+            trainer.request_stop("the callback StopAfter stops here")

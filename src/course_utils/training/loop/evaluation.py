@@ -1,4 +1,4 @@
-"""Measuring a model on held-out data without touching its training."""
+"""Evaluation of a model on held-out data, without any effect on its training."""
 
 import torch
 from accelerate import Accelerator
@@ -7,14 +7,14 @@ from torch import nn
 from course_utils.base.errors import CourseError
 from course_utils.training.loop.task import Task
 from course_utils.training.storage import rng
-from course_utils.training.storage.metrics_file import Record
+from course_utils.training.storage.run_folder import Record
 
 
 def evaluate(task: Task, model: nn.Module, accelerator: Accelerator) -> Record:
-    """The task's held-out numbers, every name beginning with `val_`.
+    """Return the task's metrics on held-out data; every name begins with `val_`.
 
-    Evaluating leaves no trace: the model is in training mode afterwards, and the random numbers go
-    on where they were, so that a run evaluated twice as often is the same run.
+    Afterwards the model is in training mode again, and the random number generators have the state
+    that they had before. So the training does not depend on how often it is evaluated.
 
     Raises:
         CourseError: when the task returns no "val_loss".

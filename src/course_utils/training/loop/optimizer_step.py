@@ -1,4 +1,4 @@
-"""One optimiser step: the gradient of the global batch, and the update. The heart of training."""
+"""One optimizer step: compute the gradient of the global batch, then update the weights."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,14 +20,14 @@ Schedule = Callable[[int], float]
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step knows afterwards; tensors stay on the device, as reading one waits for the GPU.
+    """The results of a step. Tensors stay on the device, because reading one waits for the GPU.
 
     Attributes:
-        loss_sum: Over the items of this process's micro-batches.
-        items: Of all processes.
-        grad_norm: Before clipping; nan when nobody asked for it.
-        lr: Of the first parameter group.
-        loss_scale: That the gradients of this step were computed with; None where none is needed.
+        loss_sum: The sum of the loss over the items of this rank's micro-batches.
+        items: The number of items in the global batch, over all ranks.
+        grad_norm: The gradient's norm before clipping; nan when it was not requested.
+        lr: The learning rate of the first parameter group.
+        loss_scale: The loss scale of this step in fp16; None without loss scaling.
     """
 
     loss_sum: Float[Tensor, ""]
@@ -40,17 +40,17 @@ class StepResult:
 class OptimizerStep:
     """Turns global batch `step` into one update of the weights.
 
-        process 0   part 0: forward, backward   part 1: forward, backward ─┐
-                                                                           ├─ sum ─ update
-        process 1   part 2: forward, backward   part 3: forward, backward ─┘
-                    └─── nothing is sent ────┘
+        rank 0   micro-batch 0: forward, backward   1: forward, backward ─┐
+                                                                          ├─ sum ─ update
+        rank 1   micro-batch 2: forward, backward   3: forward, backward ─┘
+                 └─── no communication ───┘
 
-    The parts of a step do not know each other, yet their gradients add up to exactly that of the
-    whole batch, because each loss is a sum over items and is divided by the count of all of them.
-    How they are added up, and who makes the update of what, is the engine's.
+    Each micro-batch's loss is a sum over its items, divided by the number of items in the whole
+    global batch. So the gradients of the micro-batches add up to exactly the gradient of the global
+    batch. The engine decides how ranks add up gradients and which rank updates which weights.
 
     Args:
-        schedule: Step (from 0) to the factor on the base learning rates.
+        schedule: Maps a step (from 0) to the factor on the base learning rates.
     """
 
     def __init__(
@@ -69,30 +69,31 @@ class OptimizerStep:
         self._my_parts = range(first, first + config.accumulation)
 
     def batches(self, step: int) -> list[Any]:
-        """This process's micro-batches of a step."""
+        """Return this rank's micro-batches of a step."""
         return [self._task.batch(step, part, self._parts) for part in self._my_parts]
 
     def count(self, batches: Sequence[Any]) -> int:
-        """Items that the loss of these micro-batches sums over."""
+        """Count the items that the loss of these micro-batches sums over."""
         return sum(self._task.count(batch) for batch in batches)
 
     def __call__(
         self, step: int, batches: Sequence[Any], items: int, want_norm: bool
     ) -> StepResult:
-        """Learn from a step's micro-batches; the gradients stay in `p.grad` until `clear`.
+        """Update the weights from a step's micro-batches; `clear` frees the gradients afterwards.
 
         Args:
-            step: Steps taken before this one.
-            batches: What `batches(step)` returned.
-            items: The count of all micro-batches of all processes.
-            want_norm: Whether the gradient's norm is to be known even if nothing clips it.
+            step: The number of optimizer steps before this one.
+            batches: The micro-batches that `batches(step)` returned.
+            items: The number of items in the global batch, over all ranks.
+            want_norm: Compute the gradient's norm even when the gradient is not clipped.
 
         Raises:
             CourseError: when everything in the global batch is masked.
         """
         if not items:
             raise CourseError(
-                f"Step {step} has no {self._task.unit} to learn from: all of its batch is masked."
+                f"Step {step} has no {self._task.unit} to train on: the loss mask excludes its "
+                "whole batch. Check the data, or use a larger batch."
             )
         loss_sum = self._gradients(batches, items)
         lr = self._set_learning_rates(self._schedule(step))
@@ -101,17 +102,17 @@ class OptimizerStep:
         return StepResult(loss_sum, items, grad_norm, lr, loss_scale)
 
     def clear(self) -> None:
-        """Free the gradients, also those of parameters that the optimiser was not given."""
+        """Free the gradients, also those of parameters that the optimizer was not given."""
         self._engine.clear()
 
     def reset(self) -> None:
-        """Free the gradients and set the base learning rates, for a training that follows."""
+        """Free the gradients and restore the base learning rates, so that training can continue."""
         self._engine.clear()
         self._set_learning_rates(1.0)
 
     def _gradients(self, batches: Sequence[Any], items: int) -> Float[Tensor, ""]:
-        """Put the gradient of the loss per item into `p.grad`; returns this process's loss sum."""
-        # Engines average gradients over processes. The factor turns that into the sum we want.
+        """Accumulate the gradient of the mean loss into `p.grad`; return this rank's loss sum."""
+        # Engines average gradients over ranks; this factor turns the average into a sum.
         scale = self._accelerator.num_processes / items
         loss_sum = torch.zeros((), device=self._accelerator.device)
         for i, batch in enumerate(batches):
@@ -136,10 +137,11 @@ class OptimizerStep:
 
 
 def describe_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Kind and hyperparameters of an optimiser, as plain values: part of a run's identity."""
-    how_not_what = ("foreach", "fused", "capturable", "differentiable")  # torch's implementations
+    """An optimizer's class and hyperparameters as plain values, to compare on resume."""
+    # These select one of torch's implementations; they do not change the update rule.
+    implementation = ("foreach", "fused", "capturable", "differentiable")
     groups = [
-        {k: v for k, v in group.items() if _is_plain(v) and k not in how_not_what}
+        {k: v for k, v in group.items() if _is_plain(v) and k not in implementation}
         | {"parameters": sum(p.numel() for p in group["params"])}
         for group in optimizer.param_groups
     ]

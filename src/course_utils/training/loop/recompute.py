@@ -1,11 +1,11 @@
-"""Activation checkpointing: memory for time.
+"""Activation checkpointing: less memory for activations, at the price of a second forward pass.
 
-The backward pass needs what the forward pass computed inside every block, so all of it is kept,
-layer after layer. Instead, keep only each block's input, and run the block once more when the
-backward pass gets there:
+The backward pass needs the activations of the forward pass, so autograd stores those of every
+block. With activation checkpointing, autograd stores only each block's input, and runs the block's
+forward pass again when the backward pass reaches the block:
 
-    forward     block 1 ──► block 2 ──► block 3 ──►       kept: three inputs
-    backward    block 1 ◄── block 2 ◄── block 3 ◄──       each: forward again, then backward
+    forward     block 1 ──► block 2 ──► block 3 ──►       stored: three inputs
+    backward    block 1 ◄── block 2 ◄── block 3 ◄──       each block: forward again, then backward
 
 Paper: Chen et al. (2016), "Training Deep Nets with Sublinear Memory Cost".
 """
@@ -24,22 +24,22 @@ from course_utils.training.loop.cpu_attention import StoredScores
 
 @contextlib.contextmanager
 def recomputing(model: nn.Module) -> Iterator[None]:
-    """While it is active, the model's blocks are run again in the backward pass.
+    """Checkpoint the activations of the model's blocks while the context is active.
 
-    The numbers stay the same to the last bit: dropout draws what it drew, and autocast is as it
-    was. Without gradients (evaluation, generation) nothing changes.
+    The results stay bit-identical: the second forward pass uses the same dropout masks and the same
+    autocast settings. Without gradients (evaluation, generation) nothing changes.
 
     Args:
-        model: its attribute `blocks` is the `nn.ModuleList` of the parts that are worth it.
+        model: A model whose attribute `blocks` is an `nn.ModuleList` of its blocks.
 
     Raises:
-        CourseError: when the model has none.
+        CourseError: when the model has no such attribute.
     """
     blocks = getattr(model, "blocks", None)
     if not isinstance(blocks, nn.ModuleList):
         raise CourseError(
-            f"checkpoint_activations runs a model's blocks again, and {type(model).__name__} has "
-            "no nn.ModuleList named blocks: give it one, or leave checkpoint_activations off."
+            f"checkpoint_activations needs an nn.ModuleList named blocks; {type(model).__name__} "
+            "has none. Name the model's list of layers blocks, or turn checkpoint_activations off."
         )
     try:
         for block in blocks:
@@ -47,15 +47,15 @@ def recomputing(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         for block in blocks:
-            vars(block).pop("forward", None)  # the class's own comes back
+            vars(block).pop("forward", None)  # the class's own `forward` is visible again
 
 
 def _run_twice(forward: Callable[..., Any]) -> Callable[..., Any]:
     def run(*args: Any, **kwargs: Any) -> Any:
         if not torch.is_grad_enabled():
             return forward(*args, **kwargs)
-        # The second run must take the same way through attention as the first, and happens when the
-        # task's loss, which chose the way, has long returned.
+        # Both forward passes must use the same attention kernel. The second one happens after the
+        # task's loss function, which entered StoredScores, has returned; so enter it again.
         chosen = StoredScores() if StoredScores.is_active() else contextlib.nullcontext()
 
         def again(*args: Any, **kwargs: Any) -> Any:

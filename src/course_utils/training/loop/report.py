@@ -1,4 +1,4 @@
-"""What a run tells about itself: its clock, its lines of metrics, its progress bar."""
+"""A run's reporting: its clock, its lines in metrics.jsonl, and its progress bar."""
 
 import contextlib
 import os
@@ -16,14 +16,13 @@ from course_utils.training.loop.optimizer_step import StepResult
 from course_utils.training.loop.signals import in_notebook
 from course_utils.training.loop.throughput import Meter, Stopwatch
 from course_utils.training.storage.checkpoint import Position
-from course_utils.training.storage.metrics_file import Record
-from course_utils.training.storage.run_folder import RunFolder
+from course_utils.training.storage.run_folder import Record, RunFolder
 
 
 class Report:
-    """Keeps the time of a run and writes its lines.
+    """Measures the training time of a run and writes its metrics.
 
-    Every process has one, with equal clocks or nearly so; only the main one's writes and speaks.
+    Every rank has a Report with nearly the same clock; only rank 0 writes files and prints.
     """
 
     def __init__(self, folder: RunFolder, config: TrainConfig, unit: str, is_main: bool) -> None:
@@ -39,7 +38,7 @@ class Report:
         )
 
     def open(self, position: Position, settings: Mapping[str, Any]) -> None:
-        """Take up the files where `position` is: later lines are written again."""
+        """Open the run's files at `position`: drop lines of later steps, which will be repeated."""
         if self._is_main:
             self._folder.write_config(settings)
             self._folder.metrics.cut_back(position.step)
@@ -47,7 +46,7 @@ class Report:
                 self._wandb = Wandb(self._folder.path, self._config.name, settings)
 
     def start(self, position: Position, flops_per_item: float, peak_flops: float) -> None:
-        """Start the clock, at the seconds of `position`."""
+        """Start the clock and the progress bar at `position`."""
         self._meter = Meter(flops_per_item, peak_flops)
         self._meter.restart(position.items, position.elapsed_s)
         self._screen.open_bar(position.step, self._config.steps)
@@ -55,12 +54,12 @@ class Report:
 
     @property
     def seconds(self) -> float:
-        """Seconds of training so far, without the times when the clock was stopped."""
+        """Seconds of training so far, without evaluation and saving."""
         return self._watch.seconds
 
     @contextlib.contextmanager
     def clock_stopped(self) -> Iterator[None]:
-        """Evaluation, saving and drawing are not training."""
+        """Stop the clock within the block, for evaluation and saving: they are not training."""
         self._watch.pause()
         try:
             yield
@@ -70,7 +69,7 @@ class Report:
     def line(
         self, position: Position, loss: float, result: StepResult, val: Mapping[str, float]
     ) -> Record:
-        """Write one line of metrics.jsonl, to wandb and to the bar; returns it."""
+        """Write one record to metrics.jsonl, wandb and the progress bar; return the record."""
         rate, mfu = self._meter.read(position.items, position.elapsed_s)
         record: Record = {
             "step": position.step,
@@ -92,12 +91,12 @@ class Report:
         return record
 
     def flush(self) -> None:
-        """Wait until all lines are on the disk, so that no checkpoint is ahead of its trace."""
+        """Wait until all lines are on the disk, so that no checkpoint is newer than the metrics."""
         if self._is_main:
             self._folder.metrics.flush()
 
     def close(self) -> None:
-        """End the bar and the tracking; closing twice does no harm."""
+        """Close the progress bar and the wandb run; closing twice is harmless."""
         self._screen.close_bar()
         if self._wandb is not None:
             self._wandb.close()
@@ -105,7 +104,7 @@ class Report:
 
 
 class Screen:
-    """The main process's voice and progress bar; on other processes it is silent."""
+    """Messages and the progress bar on rank 0; all other ranks print nothing."""
 
     def __init__(self, progress: Progress, unit: str, is_main: bool) -> None:
         self._unit = unit
@@ -118,12 +117,12 @@ class Screen:
         self._bar: tqdm | None = None
 
     def say(self, text: str) -> None:
-        """Something to know, unless the run was asked to be quiet."""
+        """Print a message, unless `progress` is "off"."""
         if self._chatty:
             tqdm.write(text, file=sys.stdout)
 
     def warn(self, text: str) -> None:
-        """Something to know in any case."""
+        """Print a warning, whatever `progress` is."""
         if self._speaks:
             tqdm.write(text, file=sys.stdout)
 
@@ -138,9 +137,9 @@ class Screen:
             self._bar.update()
 
     def show(self, record: Record) -> None:
-        """Put a line's numbers behind the bar, to be seen when it is drawn next.
+        """Show a record's metrics beside the progress bar when the bar is drawn next.
 
-        Drawing for every line would fill a notebook's output with hundreds of bars.
+        Drawing the bar for every record would fill a notebook's output with hundreds of bars.
         """
         if self._bar is None:
             return
@@ -158,13 +157,13 @@ class Screen:
 
 
 class Wandb:
-    """A Weights & Biases run inside the run's folder, without network unless WANDB_MODE asks.
+    """A Weights & Biases run in the run's folder; it is offline unless WANDB_MODE says otherwise.
 
-    Upload an offline one later with `wandb sync`. A run that is resumed keeps its id.
+    `wandb sync` uploads an offline run later. A resumed run keeps its wandb id.
     """
 
     def __init__(self, folder: Path, name: str, settings: Mapping[str, Any]) -> None:
-        import wandb  # half a second, and only for those who asked
+        import wandb  # the import takes half a second: only when wandb is used
 
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", "course"),

@@ -1,69 +1,74 @@
-"""Being asked to stop: a spot machine that is taken away, Ctrl-C, a notebook's stop button.
+"""Stopping a run: SIGTERM from a spot machine, Ctrl-C, a notebook's stop button, and errors.
 
-A step that is torn off half-way leaves weights that belong to no step. So a signal only sets a
-flag; between steps the processes count their flags together, save, and end as one.
+A step that is interrupted half-way leaves weights that belong to no step. Therefore a signal only
+sets a flag. Between two steps all ranks add up their flags, save a checkpoint, and stop together.
 """
 
+import contextlib
 import ctypes
 import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+import traceback
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import FrameType, TracebackType
 
-GRACE_S = 300.0  # for the step that is being taken, and the checkpoint after it
+import torch
+
+from course_utils.base.errors import CourseError
+
+GRACE_S = 300.0  # time to finish the current step and to write the checkpoint after it
 
 
 @dataclass(frozen=True)
 class Stop:
-    """Why a run stops before its end, and the exit code that says so; 0 lets the script go on."""
+    """Why a run stops before its last step, and the script's exit code; with 0 it continues."""
 
     reason: str
     exit_code: int = 0
 
 
 class StopRequests:
-    """Collects requests to stop: SIGTERM and Ctrl-C while its block runs, and the program's own.
+    """Collects requests to stop: SIGTERM and Ctrl-C within its block, and calls of `request`.
 
-    A second Ctrl-C raises KeyboardInterrupt, for those who cannot wait for the step. Under a
-    launcher it does not: there a single Ctrl-C arrives twice, once passed on by the launcher.
+    A second Ctrl-C raises KeyboardInterrupt at once, without waiting for the end of the step. Under
+    `accelerate launch` it does not, because there a single Ctrl-C arrives twice: from the terminal
+    and from the launcher.
+
+    Attributes:
+        votes: This rank's requests, which the trainer sums over all ranks at every step:
+            terminated, interrupted, stopped by the program. It is a plain list, since every step
+            reads it and hardly any step finds a request.
     """
 
     def __init__(self) -> None:
-        self._received: set[int] = set()
+        self.votes = [False, False, False]
         self._own_reason = ""
         self._handlers: dict[int, object] = {}
         self._deadline: threading.Timer | None = None
 
     def request(self, reason: str) -> None:
-        """Stop after this step, for a reason of the program's own."""
+        """Stop after this step, for the reason given."""
         self._own_reason = reason
+        self.votes[2] = True
 
-    def votes(self) -> list[bool]:
-        """This process's requests, to be added up over all processes."""
-        return [
-            signal.SIGTERM in self._received,
-            signal.SIGINT in self._received,
-            bool(self._own_reason),
-        ]
-
-    def verdict(self, votes: Sequence[float]) -> Stop | None:
-        """What all processes do, given the sum of their votes."""
-        terminated, interrupted, own = votes
+    def verdict(self, summed: Sequence[float]) -> Stop | None:
+        """Return whether and why all ranks stop, given the sum of their votes."""
+        terminated, interrupted, own = summed
         if terminated:
             return Stop("terminated (SIGTERM)", 128 + signal.SIGTERM)
         if interrupted:
             return Stop("interrupted (Ctrl-C)", 128 + signal.SIGINT)
         if own:
-            return Stop(self._own_reason or "asked to by another process")
+            return Stop(self._own_reason or "another process asked to stop")
         return None
 
     def __enter__(self) -> "StopRequests":
-        self._received.clear()
-        self._own_reason = ""
-        if threading.current_thread() is threading.main_thread():  # Python allows no other
+        self.votes, self._own_reason = [False, False, False], ""
+        # Python lets only the main thread set signal handlers.
+        if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
                 self._handlers[number] = signal.signal(number, self._remember)
         if _is_launched():
@@ -83,15 +88,15 @@ class StopRequests:
             self._deadline = None
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
-        again = number in self._received
-        self._received.add(number)
+        which = 0 if number == signal.SIGTERM else 1
+        again, self.votes[which] = self.votes[which], True
         if number == signal.SIGTERM and _is_launched():
             self._give_up_later()
         if again and number == signal.SIGINT and not _is_launched():
             raise KeyboardInterrupt
 
     def _give_up_later(self) -> None:
-        """End this process if no step comes to its end: it waits for one that is gone."""
+        """Exit after GRACE_S: if another rank has died, this rank's collective never returns."""
         if self._deadline is None:
             self._deadline = threading.Timer(GRACE_S, os._exit, (128 + signal.SIGTERM,))
             self._deadline.daemon = True
@@ -99,7 +104,7 @@ class StopRequests:
 
 
 def in_notebook() -> bool:
-    """Whether an IPython kernel or shell runs this code: it must survive the end of a run."""
+    """Whether IPython runs this code: its kernel must keep running after a run stops."""
     ipython = sys.modules.get("IPython")
     return ipython is not None and ipython.get_ipython() is not None
 
@@ -109,11 +114,35 @@ def _is_launched() -> bool:
 
 
 def _follow_parent() -> None:
-    """Have Linux send SIGTERM when the launcher dies.
+    """Ask Linux to send SIGTERM to this process when the launcher dies.
 
-    `accelerate launch` of one process passes no signal on: terminated, it would leave a training
-    process behind that nobody watches and somebody pays for.
+    With one process, `accelerate launch` does not forward signals. Without this call, terminating
+    the launcher would leave the training running on a machine that still costs money.
     """
     if sys.platform == "linux":
         parent_death_signal = 1  # PR_SET_PDEATHSIG, prctl(2)
         ctypes.CDLL(None).prctl(parent_death_signal, signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def released_on_error(micro_batch: int, accumulation: int) -> Iterator[None]:
+    """Free all tensors when the block is interrupted or runs out of GPU memory.
+
+    A notebook keeps the last traceback, whose frames reference gigabytes of activations: without
+    this, the next attempt would run out of memory at once. Other errors keep their frames, for the
+    debugger.
+
+    Raises:
+        CourseError: in place of torch's OutOfMemoryError; it says how to reduce the memory.
+    """
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        traceback.clear_frames(error.__traceback__)
+        raise
+    except torch.OutOfMemoryError as error:
+        traceback.clear_frames(error.__traceback__)
+        raise CourseError(
+            f"The GPU ran out of memory with micro-batches of {micro_batch}: "
+            f"double accumulation (now {accumulation}) to halve them."
+        ) from None

@@ -1,7 +1,7 @@
-"""What the trainer needs to know about a problem: its data, its loss, its evaluation.
+"""The interface between the trainer and a problem: its data, its loss and its evaluation.
 
-The trainer never sees an image or a token. MNIST, pretraining, LoRA and DPO differ in their `Task`
-and share everything else.
+The trainer itself knows nothing about images or tokens. MNIST, pretraining, LoRA and DPO differ in
+their `Task` and share everything else.
 """
 
 from typing import Any, Protocol
@@ -14,65 +14,65 @@ class Task(Protocol):
     """Data, loss and evaluation of one problem.
 
     Attributes:
-        unit: What is counted, in the plural: "images" or "tokens". It names the columns of
+        unit: The counted items, in the plural: "images" or "tokens". It names the columns of
             metrics.jsonl (`images`, `images_per_s`).
-        batch_size: Examples in one global batch, that is, per optimiser step, over all processes.
+        batch_size: Examples in one global batch, that is, per optimizer step, over all ranks.
             The trainer refuses a task whose batch size differs from `TrainConfig.batch_size`.
 
-    A task whose `batch` lets the model write also has `writes = True`: engines that split the
-    weights refuse it.
+    A task whose `batch` generates text with the model also has `generates = True`. Engines that
+    shard the weights refuse such a task.
     """
 
     unit: str
     batch_size: int
 
     def batch(self, step: int, part: int, parts: int) -> Any:
-        """Part `part` of the `parts` equal parts of global batch `step`.
+        """Return micro-batch number `part` of the `parts` micro-batches of global batch `step`.
 
-        Must be a pure function of the task's seed and these three numbers, and the parts of a step
-        together must be the same examples however many parts there are. Then step s trains on the
-        same examples on one process or on eight, before or after a restart: the data position *is*
-        the step. `data_order.global_batch` and `data_order.part_of` do the arithmetic.
+        The result must depend only on the task's seed and these three numbers. The micro-batches of
+        a step must together hold the same examples for every number of micro-batches. Then step s
+        trains on the same examples on one rank or on eight, before or after a resume: the position
+        in the data *is* the step. `parts.data_order.global_batch` and `part_of` compute it.
 
         Args:
-            step: Number of optimiser steps taken before this batch, from 0.
-            part: 0 ≤ part < parts; one part is one micro-batch on one process.
-            parts: processes × accumulation, a divisor of `batch_size`.
+            step: Number of optimizer steps before this batch, from 0.
+            part: The number of the micro-batch, 0 ≤ part < parts.
+            parts: Micro-batches per step, world size × accumulation; it divides `batch_size`.
 
         Returns:
             Tensors, or tuples, lists or dicts of tensors, on any device; the trainer moves them to
-            the model's. Anything random in here (augmentation) draws from a generator seeded by
-            (seed, step, example), never from torch's global one.
+            the model's device. Random augmentation must draw from a generator that is seeded by
+            (seed, step, example), never from torch's global generator.
         """
         ...
 
     def count(self, batch: Any) -> int:
-        """How many items the loss of this batch sums over: images, or tokens that are not masked.
+        """Count the items that the loss sums over: images, or tokens that the loss mask includes.
 
-        Called before the batch is moved to the GPU, so that it costs no synchronisation.
+        The trainer calls this before it moves the batch to the GPU: no GPU synchronization.
         """
         ...
 
     def loss(self, model: nn.Module, batch: Any) -> Float[Tensor, ""]:
         """The **sum** of the loss over the items of `batch`, under autocast, in training mode.
 
-        The trainer divides by the count of the whole global batch. A mean here would weigh a
-        micro-batch with three unmasked tokens as much as one with three hundred.
+        The trainer divides by the item count of the global batch. If this method returned a mean, a
+        micro-batch with three unmasked tokens would count as much as one with three hundred.
 
         Args:
-            model: The prepared model (wrapped for several processes); call it, and use nothing
-                else of it: gradients are shared between processes only for what `model(...)` did.
+            model: The prepared model (wrapped for several ranks). Only call it: ranks exchange
+                gradients only for what `model(...)` computed.
         """
         ...
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
-        """Measure the model on held-out data; the result must contain "val_loss".
+        """Evaluate the model on held-out data; the result must contain "val_loss".
 
-        Called on every process with the learner's own, unwrapped model, in evaluation mode, under
-        `torch.no_grad()` and autocast. All processes hold equal weights and must return equal
-        numbers: evaluate everything on each, or share the work and add up with
-        `processes.sum_over_processes`. The random state is put back afterwards, so evaluating more
-        often does not change the training. Keep it to seconds: a machine that is being taken away
-        waits for it. Other keys are logged with a "val_" in front when they lack it.
+        Every rank calls this with the original, unwrapped model, in evaluation mode, under
+        `torch.no_grad()` and autocast. All ranks hold equal weights and must return equal metrics:
+        evaluate everything on each rank, or divide the work and add up the results with
+        `engines.processes.sum_over_processes`. The trainer restores the random state afterwards, so
+        evaluation does not change the training. Evaluation should take only seconds, because a run
+        that receives SIGTERM stops only afterwards. Keys without the prefix "val_" get it.
         """
         ...

@@ -1,10 +1,10 @@
-"""How fast training is, and how much of the hardware it uses.
+"""Throughput and model FLOPs utilization (MFU) of a training run.
 
-Model FLOPs utilisation (MFU; Chowdhery et al. 2022, arXiv:2204.02311, appendix B) is the share of
-the peak arithmetic rate that went into the model's own products and sums. It counts what the model
-needs, not what was executed: recomputing activations does not raise it.
+MFU (Chowdhery et al. 2022, arXiv:2204.02311, appendix B) is the share of the peak FLOP/s that the
+model's own forward and backward pass used. It counts the FLOPs that the model needs, not those that
+were executed: recomputing activations does not raise it.
 
-    MFU = items/s × FLOPs per item / (processes × peak FLOP/s)
+    MFU = items/s × FLOPs per item / (world size × peak FLOP/s)
 """
 
 import re
@@ -38,17 +38,17 @@ DATASHEET_PEAK = {
 
 @dataclass(frozen=True)
 class Peak:
-    """A device's highest arithmetic rate, and whether it was read or measured."""
+    """A device's peak FLOP/s, and whether it comes from a data sheet or a measurement."""
 
     flops: float
     source: str
 
 
 def peak(device: torch.device, precision: Precision) -> Peak:
-    """The rate that MFU compares with, for one device.
+    """The peak FLOP/s of one device, which MFU divides by.
 
-    A GPU is compared with its 16-bit data sheet figure in every precision, as is usual: what fp32
-    leaves unused is then visible. Devices without an entry (CPUs) are measured.
+    For a GPU this is the data sheet's 16-bit figure in every precision, as is usual: MFU then shows
+    what fp32 leaves unused. Devices without a data sheet entry (CPUs) are measured.
     """
     if device.type == "cuda":
         words = set(re.split(r"[ -]", torch.cuda.get_device_name(device)))
@@ -60,15 +60,15 @@ def peak(device: torch.device, precision: Precision) -> Peak:
 
 @cache
 def measured_peak(device: torch.device, dtype: torch.dtype) -> float:
-    """FLOP/s of a square matrix product, the best of several, measured once per process."""
+    """FLOP/s of a square matrix product: the best of several, measured once per process."""
     n = 1024 if device.type == "cpu" else 8192
     if device.type == "cpu" and min(_seconds(256, device, dtype) for _ in range(2)) > 0.01:
-        n = 256  # a processor without arithmetic in this format (fp16) would take a minute
+        n = 256  # a CPU without fp16 arithmetic would need a minute for the larger product
     return 2 * n**3 / min(_seconds(n, device, dtype) for _ in range(8))
 
 
 def _seconds(n: int, device: torch.device, dtype: torch.dtype) -> float:
-    """Of one product of two n × n matrices."""
+    """Measure the time of one product of two n × n matrices."""
     a, b = torch.randn(2, n, n, generator=torch.Generator().manual_seed(0)).to(device, dtype)
     start = time.perf_counter()
     product = a @ b
@@ -80,9 +80,9 @@ def training_flops_per_item(model: nn.Module, task: Task, batch: Any) -> float:
     """FLOPs of forward and backward for one item, counted on one micro-batch.
 
     The backward pass of a matrix product is two products of the same size (one for the gradient of
-    each factor), so training costs three times the forward pass, and as much less as weights are
-    frozen (LoRA). The count runs the model in evaluation mode and puts the
-    random state back: it leaves no trace in the run.
+    each factor), so training needs three times the FLOPs of the forward pass. Frozen weights (LoRA)
+    need no gradient and save their share. The count runs the model in evaluation mode and restores
+    the random state, so it does not change the run.
     """
     sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
     trained = sum(n for n, trains in sizes if trains) / max(1, sum(n for n, _ in sizes))
@@ -97,7 +97,7 @@ def training_flops_per_item(model: nn.Module, task: Task, batch: Any) -> float:
 
 
 class Stopwatch:
-    """Seconds of training: it runs during steps and stands still during evaluation and saving."""
+    """Measures seconds of training; the trainer pauses it during evaluation and saving."""
 
     def __init__(self) -> None:
         self._total = 0.0
@@ -109,7 +109,7 @@ class Stopwatch:
         return self._total + running
 
     def start(self, already: float | None = None) -> None:
-        """Go on; `already` sets the seconds from before a restart."""
+        """Start or continue; `already` sets the seconds of training before a resume."""
         if already is not None:
             self._total = already
         self._since = time.perf_counter()
@@ -123,7 +123,7 @@ class Meter:
 
     Args:
         flops_per_item: From `training_flops_per_item`.
-        peak_flops: Of all devices together.
+        peak_flops: The peak FLOP/s of all devices together.
     """
 
     def __init__(self, flops_per_item: float, peak_flops: float) -> None:

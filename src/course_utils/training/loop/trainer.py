@@ -1,10 +1,13 @@
-"""The training loop: when to step, measure, evaluate, save and stop.
+"""The training loop: it decides when to step, log, evaluate, save and stop.
 
     Task ──batches──► OptimizerStep ──loss, norm──► Trainer ──► metrics.jsonl, bar, wandb, callbacks
                                                        │
                            StopRequests ──────────────►├──────► Checkpoints ──► snapshots
 
-One loop for every lab. What a step is stands in `step`, what a checkpoint is in `checkpoint`.
+All labs use this one loop. `loop.optimizer_step` defines a step, `storage.checkpoint` a checkpoint.
+
+This module has more than 300 lines because it is one class whose methods share its state: dividing
+it would put the path of a single step into more files.
 """
 
 import math
@@ -35,36 +38,39 @@ from course_utils.training.loop.optimizer_step import (
     StepResult,
     describe_optimizer,
 )
-from course_utils.training.loop.out_of_memory import released_on_error
 from course_utils.training.loop.recompute import recomputing
 from course_utils.training.loop.report import Report
-from course_utils.training.loop.signals import Stop, StopRequests, in_notebook
+from course_utils.training.loop.signals import (
+    Stop,
+    StopRequests,
+    in_notebook,
+    released_on_error,
+)
 from course_utils.training.loop.task import Task
 from course_utils.training.loop.throughput import peak, training_flops_per_item
 from course_utils.training.storage import rng, snapshots
 from course_utils.training.storage.checkpoint import Checkpoints, Position
-from course_utils.training.storage.metrics_file import Record
-from course_utils.training.storage.run_folder import RunFolder, Summary
+from course_utils.training.storage.run_folder import Record, RunFolder, Summary
 
 
 class Trainer:
     """Trains a model on a task.
 
-    On a CPU, and on a GPU whose kernels are deterministic, a run that was killed and started again
-    goes on bit for bit. (Some CUDA kernels add in the order in which threads arrive;
-    `torch.use_deterministic_algorithms(True)` avoids them.)
+    On a CPU, and on a GPU with deterministic kernels, a run that was killed and resumed is
+    bit-identical to an uninterrupted one. (Some CUDA kernels add numbers in the order in which
+    threads finish; `torch.use_deterministic_algorithms(True)` avoids these kernels.)
 
     Args:
-        model: Any module; it is trained in place and stays usable, on the trainer's device.
-        optimizer: Over the model's parameters. Its groups' `lr` are the base learning rates.
-        schedule: Step (from 0) to the factor on the base learning rates.
-        task: Data, loss and evaluation.
+        model: Any module; it is trained in place and remains usable, on the trainer's device.
+        optimizer: Its parameter groups' `lr` are the base learning rates.
+        schedule: Maps a step (from 0) to the factor on the base learning rates.
+        task: The data, the loss and the evaluation.
         config: The settings.
-        recipe: Whatever else identifies the run (model size, augmentation, base weights), as
-            nested dicts of TOML values: written to config.toml, and compared on resume.
-        callbacks: Called in order.
-        files: Texts by file name, kept in the run's folder: what somebody needs to use the model
-            elsewhere, such as its tokenizer.
+        recipe: Everything else that identifies the run (model size, augmentation, base weights), as
+            nested dicts of TOML values. It is written to config.toml and compared on resume.
+        callbacks: The trainer calls them in this order.
+        files: Texts by file name, written to the run's folder. They hold what is needed to use the
+            model elsewhere, such as its tokenizer.
 
     Raises:
         CourseError: when the settings do not fit the machine, the task or each other.
@@ -89,7 +95,8 @@ class Trainer:
             )
         self.model, self.optimizer, self.schedule = model, optimizer, schedule
         self.task, self.config, self.callbacks = task, config, callbacks
-        # The recipe first: where it differs from a checkpoint's, the optimiser's list may for that.
+        # Compare the recipe first: a changed recipe can also change the optimizer's parameter
+        # groups.
         self._what = {"recipe": dict(recipe or {}), "optimizer": describe_optimizer(optimizer)}
         self._processes = Processes.start()
         self.device, self.is_main = self._processes.device, self._processes.is_main
@@ -99,7 +106,7 @@ class Trainer:
         self._report = Report(self._folder, config, task.unit, self.is_main)
         self._position = Position()
         self._saved: Path | None = None  # the newest checkpoint
-        self._result: StepResult | None = None  # of the newest step
+        self._result: StepResult | None = None  # the newest step's
         self._stops = StopRequests()
         self._stop: Stop | None = None
         self._resume_mode = config.resume
@@ -107,20 +114,21 @@ class Trainer:
     def train(self) -> Summary:
         """Train to `config.steps`, from the newest checkpoint if there is one.
 
-        Returns when finished, or stopped by a callback, or, in a notebook, by the stop button;
-        called again, it goes on from there, whatever `config.resume` says. A script that is
-        interrupted or terminated exits with 130 or 143, after saving.
+        The method returns when the run has finished, when a callback stopped it, or, in a notebook,
+        when the stop button was pressed. A second call resumes from there, whatever
+        `config.resume` is. A script that gets SIGINT or SIGTERM saves, and exits with 130 or 143.
 
         Raises:
-            CourseError: when the run cannot go on (a full disk, other settings than before, a loss
-                that is no number, no GPU memory left); what was saved stays.
+            CourseError: when the run cannot continue: the disk is full, settings differ from the
+                checkpoint's, the loss is not finite, or GPU memory is exhausted. Saved checkpoints
+                are kept.
         """
         memory = released_on_error(self.config.batch_size // self._parts, self.config.accumulation)
         with memory, ExitStack() as stack:
             stack.enter_context(self._stops)
             self._processes.on_main(lambda: stack.enter_context(self._folder.lock()))
             self._open(stack)
-            self._resume_mode = "must"  # the model is no longer new
+            self._resume_mode = "must"  # from now on the model is not newly initialized
             self._loop()
             summary = self._finish()
         if self._stop and self._stop.exit_code and not in_notebook():
@@ -132,10 +140,10 @@ class Trainer:
         self._stops.request(reason)
 
     def _open(self, stack: ExitStack) -> None:
-        """Make everything ready for the first step, or for the one after the newest checkpoint.
+        """Prepare everything for the first step, or for the step after the newest checkpoint.
 
-        Each thing registers with `stack` how it is undone: however the run ends, the model is
-        usable afterwards and nothing of the run stays in memory.
+        Each resource registers its cleanup with `stack`: however the run ends, the model is usable
+        afterwards and all memory of the run is freed.
         """
         on_main, config = self._processes.on_main, self.config
         rng.seed_everything(config.seed, self._processes.index)
@@ -147,12 +155,13 @@ class Trainer:
         self._engine = stack.enter_context(
             make_engine(self._accelerator, self.model, self.optimizer, config)
         )
-        if self._engine.splits_weights and getattr(self.task, "writes", False):
+        if self._engine.shards_weights and getattr(self.task, "generates", False):
             raise CourseError(
-                f"{type(self.task).__name__} lets the model write, which needs all its weights, "
-                f"and {self._engine.together} splits them: launch with zero1.yaml or zero2.yaml."
+                f"{type(self.task).__name__} generates text during training, which needs all "
+                f"weights on every rank; {self._engine.strategy} shards them. Launch with "
+                "zero1.yaml or zero2.yaml."
             )
-        # Only now: a run that is refused must not have moved an earlier one.
+        # Not earlier: a run that raises an error above must not move an existing run.
         if self._resume_mode == "never" and (aside := on_main(self._folder.set_aside)):
             self._report.say(f"The earlier run {config.name} was moved to {aside}.")
         on_main(self._folder.create)
@@ -171,15 +180,19 @@ class Trainer:
         )
         stack.callback(self._checkpoints.drain)
         self._resume()
-        on_main(lambda: self._folder.write_files(self._files))  # those of a run that may go on
+        on_main(
+            lambda: self._folder.write_files(self._files)
+        )  # only after `_resume` has accepted the settings
         stack.callback(self._report.close)
         on_main(
             lambda: self._report.open(self._position, {"train": config.as_dict(), **self._what})
         )
         if config.checkpoint_activations:
             stack.enter_context(recomputing(self.model))
-        if config.compile and self._engine.splits_anything:
-            self._report.say(f"Not compiled: that does not go with {self._engine.together}.")
+        if config.compile and self._engine.shards_state:
+            self._report.say(
+                f"--compile is ignored: it does not work with {self._engine.strategy}."
+            )
         elif config.compile:
             self.model.compile()
         self.model.train()
@@ -196,19 +209,19 @@ class Trainer:
             self._position = self._checkpoints.load(self._saved)
         elif self._resume_mode == "must":
             raise CourseError(
-                f"There is no checkpoint in {self._folder.checkpoints} to resume from: "
-                "a new model and trainer with resume='auto' start from the beginning."
+                f"There is no checkpoint in {self._folder.checkpoints} to resume from. To "
+                "start from the beginning, create a new model and trainer with resume='auto'."
             )
-        where = f"going on from {self._saved.name}" if self._saved else "from the beginning"
-        how = describe(self._accelerator, self._engine.together, self.config.precision)
+        where = f"resuming from {self._saved.name}" if self._saved else "from the beginning"
+        how = describe(self._accelerator, self._engine.strategy, self.config.precision)
         self._report.say(f"Run {self.config.name}: {how}; {where}.")
 
     def _measure_flops(self) -> tuple[float, float]:
-        """FLOPs per item, and a device's peak; before an engine splits the model."""
+        """FLOPs per item, and a device's peak FLOP/s, before an engine shards the model."""
         self.model.to(self.device)
         batch = send_to_device(self.task.batch(0, 0, self._parts), self.device)
         precision = self.config.precision
-        # Under DeepSpeed, accelerate leaves autocast to it, and it has not got the model yet.
+        # Under DeepSpeed, accelerate does no autocast itself, and DeepSpeed has no model yet.
         with torch.autocast(self.device.type, COMPUTE_DTYPE[precision], enabled=precision != "no"):
             flops = training_flops_per_item(self.model, self.task, batch)
         return flops, peak(self.device, self.config.precision).flops
@@ -235,26 +248,26 @@ class Trainer:
                 self._save()
 
     def _due(self, every: int | None) -> bool:
-        """Whether the step about to be taken is an `every`-th one, or the last."""
+        """Whether the next step's number is a multiple of `every`, or it is the last step."""
         step = self._position.step + 1
         return step == self.config.steps or (every is not None and step % every == 0)
 
     def _agree(self, count: int) -> tuple[int, Stop | None]:
-        """The items of all processes' micro-batches, and why to stop, if any process asks for it.
+        """The item count of the global batch, and why to stop, if any rank asks for it.
 
-        One sum answers both, so asking every step costs nothing extra, and all processes stop
-        after the same step.
+        One all-reduce answers both, so checking in every step has no extra overhead, and all ranks
+        stop after the same step.
         """
         items, failed, *votes = self._processes.sum(
-            [count, self._checkpoints.failed, *self._stops.votes()]
+            [count, self._checkpoints.failure is not None, *self._stops.votes]
         )
         if failed:
             self._checkpoints.wait()  # raises what went wrong
-        return int(items), self._stops.verdict(votes)
+        return int(items), self._stops.verdict(votes) if any(votes) else None
 
     def _log(self, evaluating: bool) -> None:
         assert self._result is not None
-        loss = self._mean_loss(self._result)  # waits for the GPU; only then is the clock right
+        loss = self._mean_loss(self._result)  # waits for the GPU, so the time read next is right
         self._position.elapsed_s = self._report.seconds
         with self._report.clock_stopped():
             val = self._evaluate() if evaluating else {}
@@ -263,7 +276,7 @@ class Trainer:
                 callback.on_log(self, record)
 
     def measure(self) -> Record:
-        """What an evaluation finds now; for callbacks, while the run is open."""
+        """Evaluate the model now; for callbacks, while the run is open. Every rank must call it."""
         with self._engine.whole_model():
             return self._measure()
 
@@ -279,7 +292,7 @@ class Trainer:
         return val
 
     def _mean_loss(self, result: StepResult) -> float:
-        """A step's loss per item, over all processes."""
+        """A step's loss per item, over all ranks."""
         [total] = self._processes.sum([result.loss_sum.item()])
         loss = total / result.items
         if not math.isfinite(loss):
@@ -287,10 +300,11 @@ class Trainer:
         return loss
 
     def _divergence(self, what: str) -> CourseError:
-        before = f"{self._saved.name} is from before" if self._saved else "nothing was saved before"
+        saved = self._saved
+        before = f"the last checkpoint is {saved.name}" if saved else "there is no checkpoint yet"
         return CourseError(
-            f"The {what} at step {self._position.step} ({before}): "
-            "lower the learning rate, warm up longer, or clip gradients (clip=1.0)."
+            f"The {what} at step {self._position.step} ({before}). "
+            "Lower the learning rate, lengthen the warm-up, or clip gradients (clip=1.0)."
         )
 
     def _save(self) -> Path:
@@ -305,7 +319,7 @@ class Trainer:
     def _refuse_infinite(self, whole: Whole | None) -> None:
         assert whole is not None
         if not all(tensor.isfinite().all() for tensor in whole.weights.values()):
-            raise self._divergence("weights are not all finite")  # they would push out good ones
+            raise self._divergence("weights are not all finite")  # do not let it replace good ones
 
     def _finish(self) -> Summary:
         step, steps, name = self._position.step, self.config.steps, self.config.name
@@ -333,7 +347,7 @@ class Trainer:
         else:
             self._report.warn(
                 f"Run {name} stopped at step {step} of {steps}: {summary.reason}. It is saved in "
-                f"{saved}; start it again with resume='auto' to go on from there."
+                f"{saved}; to continue, run it again with resume='auto' (labs: --resume)."
             )
         return summary
 

@@ -1,1 +1,1 @@
-"""What learners write: optimizers, clipping, schedules, accumulation, loss scaling."""
+"""What learners implement: optimizers, clipping, schedules, accumulation, loss scaling."""

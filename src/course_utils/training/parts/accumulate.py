@@ -1,4 +1,4 @@
-"""Gradient accumulation: a big batch on a small memory."""
+"""Gradient accumulation: the gradient of a large batch with the memory of a micro-batch."""
 
 from collections.abc import Sequence
 
@@ -18,10 +18,10 @@ def accumulate(
 
     The loss of the big batch is the mean of the cross-entropy over **all** its examples. When this
     function returns, the `.grad` of every parameter is the gradient of that loss, as if the
-    micro-batches had been one batch; whatever the gradients held before is gone. The parameters
-    themselves do not change: stepping is the optimiser's business.
+    micro-batches had been one batch; it replaces any earlier gradient. The parameters themselves do
+    not change: only the optimizer changes them.
 
-    Go backward after each micro-batch: then only one micro-batch's activations are in memory.
+    Call `backward` after each micro-batch: then only one micro-batch's activations are in memory.
 
     Args:
         model: maps inputs to logits of shape (micro_batch, classes).

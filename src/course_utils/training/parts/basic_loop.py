@@ -1,7 +1,7 @@
-"""The loop at its smallest: one step, one batch learned by heart, one look at unseen data.
+"""A minimal training loop: one step, overfitting one batch, and evaluation.
 
-Lesson 02 builds these three. `trainer.Trainer` is what they grow into, with precision, several
-processes, checkpoints and tracking.
+Lesson 02 implements these three functions. `loop.trainer.Trainer` adds precision, several ranks,
+checkpoints and tracking.
 """
 
 from collections.abc import Iterable
@@ -25,7 +25,7 @@ def training_step(
     labels, averaged over the batch.
 
     - The model trains in training mode, whatever mode it arrives in, and is left in it.
-    - Only this batch counts: gradients that an earlier step (or anybody else) left behind must not.
+    - Only this batch counts: gradients of earlier backward passes must not contribute.
     - The loss comes back as a plain float. A tensor would stay attached to this step's graph,
       and on a GPU it would stay there.
     """
@@ -47,8 +47,8 @@ def overfit_one_batch(
 ) -> list[float]:
     """Train on one batch, over and over, until its loss is below `threshold`.
 
-    The first thing to try with a new model or a new loop. If it cannot learn a handful of examples
-    by heart, it will not learn sixty thousand: something is wired wrongly.
+    This is the first test of a new model or a new loop. If training cannot overfit a few examples,
+    it cannot learn sixty thousand: there is a bug.
 
     Every step is a `training_step` on the whole batch. Stop after the first step whose loss is
     below `threshold`, and at the latest after `max_steps` steps. Returns the loss of every step
@@ -68,8 +68,9 @@ def evaluate(
     """The share of images that the model gets right, between 0 and 1.
 
     The model maps images to logits (batch, classes); its answer is the class with the largest one.
-    `batches` yields (images, labels), and can perhaps be gone through only once. The last batch
-    may be smaller than the others, and every image counts the same, whichever batch it came in.
+    `batches` yields (images, labels); it may be an iterator that can be read only once. The last
+    batch may be smaller than the others, and every image counts the same, whichever batch it
+    came in.
 
     - The model answers in evaluation mode, so that an image's answer depends on nothing but the
       image. Afterwards it is in the mode in which it came.

@@ -1,4 +1,4 @@
-"""Gradient clipping: a limit on how far one bad batch can throw the model."""
+"""Gradient clipping: a limit on the update from one bad batch."""
 
 from collections.abc import Iterable
 
@@ -11,21 +11,21 @@ from torch import Tensor
 def clip_grad_norm(parameters: Iterable[Tensor], max_norm: float) -> Float[Tensor, ""]:
     """Shorten the whole gradient to length `max_norm` if it is longer; keep its direction.
 
-    All gradients together are seen as one long vector g. Its length ‖g‖ is the root of the sum of
+    Let g be the vector of all gradients together. Its length ‖g‖ is the root of the sum of
     the squares of every element of every gradient. Each `.grad` is multiplied, in place, by the
     one factor
 
         min(1, max_norm / (‖g‖ + 1e-6))
 
     Args:
-        parameters: tensors of any shapes, for example `model.parameters()`, which can be gone
-            through only once. Those whose `.grad` is None are passed over.
+        parameters: tensors of any shapes, for example `model.parameters()`, which may
+            be an iterator that can be read only once. Skip those whose `.grad` is None.
         max_norm: the largest length allowed.
 
     Returns:
         ‖g‖ as it was *before* clipping, a tensor with no axes (zero when there is no gradient).
         When it is not finite (a gradient holds inf or nan) no factor makes sense: the gradients
-        stay as they are, and the caller can see it from the result and leave the step out.
+        stay as they are, and the caller can see this from the result and skip the step.
 
     Paper: Pascanu, Mikolov and Bengio (2013), "On the difficulty of training recurrent neural
     networks".

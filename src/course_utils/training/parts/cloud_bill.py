@@ -46,7 +46,7 @@ def training_bill(
         tokens: to train on, over all epochs.
         offer: the machine. Mind the units: its rate is per GPU and second, its price per GPU and
             hour.
-        mfu: model FLOPs utilisation, 0 to 1.
+        mfu: model FLOPs utilization, 0 to 1.
         setup_hours: from its start to the first step.
 
     Returns:

@@ -1,7 +1,7 @@
 """Which examples a step trains on: a stateless shuffle.
 
-Every epoch visits the examples in an order of its own, and that order follows from the seed and the
-epoch alone. So there is no sampler whose position must be saved: the position is the step.
+Every epoch visits the examples in a different order, and that order follows from the seed and the
+epoch alone. So no checkpoint needs a sampler's position: the position is the step.
 
     step       0    1    2    3    4    5         batch_size 3, n = 10 examples
     epoch     |------0-----||------1-----|        10 // 3 = 3 steps an epoch; the example left over
@@ -44,11 +44,11 @@ def steps_per_epoch(batch_size: int, n: int) -> int:
 
 
 def global_batch(step: int, batch_size: int, n: int, seed: int) -> Int[Tensor, "batch_size"]:
-    """The examples of optimiser step `step`, over all processes.
+    """The examples of optimizer step `step`, over all ranks.
 
-    Epoch e visits the examples in the order `shuffled(seed, e, n)`, a batch of `batch_size` after
-    the other, in `steps_per_epoch(batch_size, n)` steps; the few that are left over are left out.
-    Steps are counted from 0, and on through the epochs: the first step of epoch 1 is the one after
+    Epoch e visits the examples in the order `shuffled(seed, e, n)`, in consecutive batches of
+    `batch_size`, in `steps_per_epoch(batch_size, n)` steps; it omits the examples left over.
+    Steps are counted from 0 and continue through the epochs: the first step of epoch 1 comes after
     the last step of epoch 0.
 
     Args:
@@ -64,9 +64,9 @@ def global_batch(step: int, batch_size: int, n: int, seed: int) -> Int[Tensor, "
 
 
 def part_of(batch: Int[Tensor, "batch"], part: int, parts: int) -> Int[Tensor, "micro_batch"]:
-    """Part `part` of `parts` equal, consecutive parts of a global batch.
+    """Part `part` of `parts` equal, consecutive parts of a global batch: one micro-batch.
 
-    The parts have the same size and no example in common, and one after another, from part 0 on,
+    The parts have the same size and no example in common; concatenated in order, from part 0 on,
     they are the batch.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Telling from a run's metrics what is wrong with it."""
+"""Diagnose a training run from its metrics."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,13 +12,13 @@ DIAGNOSES = {
     "scale_collapse": "no gradient is ever finite, whatever the loss scale: a NaN from elsewhere",
     "scale_stuck": "the loss scale is far too small and never grows: gradients become 0 in fp16",
     "labels_shifted_twice": "the targets of training lie two tokens ahead, not one",
-    "documents_leak": "in training, documents packed into a row see each other",
-    "accumulation_not_divided": "the losses of micro-batches are added up, not divided",
-    "no_warmup": "the learning rate is at its peak from the first step on, and the run pays for it",
-    "dropout_in_evaluation": "the model was not in evaluation mode when it was measured",
+    "documents_leak": "in training, documents packed into a row attend to each other",
+    "accumulation_not_divided": "the losses of micro-batches are summed, not averaged",
+    "no_warmup": "the learning rate is at its peak from the first step on, which harms the run",
+    "dropout_in_evaluation": "the model was not in evaluation mode during evaluation",
     "lr_too_small": "the learning rate is far too small",
     "lr_too_large": "the learning rate is far too large, warm-up or not",
-    "not_shuffled": "the rows came in the order in which they are stored, kind after kind",
+    "not_shuffled": "the rows were not shuffled: they came in stored order, one kind after another",
 }
 
 

@@ -1,4 +1,4 @@
-"""What training costs, counted from the model's shape before anything runs."""
+"""FLOPs of training, computed from the model's shape before anything runs."""
 
 from course_utils.models.gpt.config import GPTConfig
 

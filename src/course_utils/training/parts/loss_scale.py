@@ -1,10 +1,10 @@
-"""Loss scaling: training in fp16 without losing the small gradients.
+"""Loss scaling: training in fp16 without underflow of small gradients.
 
-fp16 ends at 6·10⁻⁸ below, and many gradients are smaller. Multiplying the loss by a factor
-multiplies every gradient by it (the chain rule is linear), so they travel through fp16 enlarged and
-are divided again afterwards, in fp32. How large may the factor be? As long as nothing overflows.
-That is found by trying: grow it now and then, and when something became infinite, leave this step
-out and halve it.
+The smallest positive fp16 number is 6·10⁻⁸, and many gradients are smaller. Multiplying the loss by
+a factor multiplies every gradient by it (the chain rule is linear). The gradients are then large
+enough for fp16, and the scaler divides them again afterwards, in fp32. The factor may be as large
+as possible without overflow. The scaler finds it by trial: it increases the factor now and then;
+when a gradient overflows, it skips the step and halves the factor.
 
 Paper: Micikevicius et al. (2018), "Mixed Precision Training".
 """
@@ -17,7 +17,7 @@ from course_utils.training.parts.clip import clip_grad_norm
 
 
 class LossScaler:
-    """A factor on the loss that follows what fp16 can hold; `torch.amp.GradScaler` in short.
+    """A factor on the loss that adapts to fp16's range; a short `torch.amp.GradScaler`.
 
         scaler = LossScaler()
         …
@@ -25,10 +25,10 @@ class LossScaler:
         scaler.step(optimizer, max_norm=1.0)
 
     Args:
-        factor: to begin with; a power of two, so that scaling changes no digits.
-        growth: what the factor is multiplied by after `interval` good steps in a row.
-        backoff: what it is multiplied by after a step whose gradients are not all finite.
-        interval: good steps in a row that it takes to grow.
+        factor: the initial factor; a power of two, so that scaling does not round.
+        growth: the factor is multiplied by this after `interval` good steps in a row.
+        backoff: the factor is multiplied by this after a step with a gradient that is not finite.
+        interval: the number of good steps in a row before the factor grows.
 
     Attributes:
         factor: the factor now.
@@ -46,13 +46,13 @@ class LossScaler:
         self.good_steps = 0
 
     def scale(self, loss: Float[Tensor, ""]) -> Float[Tensor, ""]:
-        """The loss to go backward from."""
+        """The scaled loss, to call `backward` on."""
         return loss * self.factor
 
     def unscale(self, optimizer: torch.optim.Optimizer) -> bool:
-        """Divide the gradients of the optimiser's parameters by the factor, in place.
+        """Divide the gradients of the optimizer's parameters by the factor, in place.
 
-        Parameters without a gradient are passed over. Returns whether every element of every
+        Parameters without a gradient are skipped. Returns whether every element of every
         gradient is finite, neither infinite nor NaN.
         """
         gradients = [
@@ -66,19 +66,19 @@ class LossScaler:
         return all(bool(gradient.isfinite().all()) for gradient in gradients)
 
     def step(self, optimizer: torch.optim.Optimizer, max_norm: float | None = None) -> bool:
-        """Take the optimiser's step if its gradients are sound, and adapt the factor.
+        """Take the optimizer's step if its gradients are finite, and adapt the factor.
 
         1. Bring the gradients back to their true size (`unscale`, with the factor that the loss was
            scaled by).
         2. If all of them are finite: clip them to `max_norm`, unless that is None
            (`clip_grad_norm(parameters, max_norm)`; its limit is meant for gradients of true size),
-           and let the optimiser step. That was a good step. When it makes `interval` good steps in
+           and let the optimizer step. That was a good step. When it makes `interval` good steps in
            a row, the factor grows, and counting begins again at 0.
-        3. If not: the optimiser does not step, so neither weights nor momenta change. The factor
+        3. If not: the optimizer does not step, so neither weights nor momenta change. The factor
            shrinks, and counting begins again at 0.
 
         Returns:
-            Whether the optimiser stepped.
+            Whether the optimizer stepped.
         """
         if not self.unscale(optimizer):
             self.factor *= self.backoff

@@ -1,8 +1,8 @@
 """Muon for a model's matrices, AdamW for the rest.
 
-AdamW treats a matrix as so many single numbers. Muon treats it as what it is, a linear map: it
-takes the running mean of the gradient and makes all its singular values about equal, so that a step
-moves in every direction that the gradients pointed to, and not only in the few strongest.
+AdamW treats a matrix as independent numbers. Muon treats it as a linear map: it takes the running
+mean of the gradient (momentum) and makes all its singular values about equal. So a step moves in
+all directions of the gradient, not only in the few strongest.
 
     gradient ──► running mean ──► newton_schulz ──► step
                  (momentum)       U·S·Vᵀ → U·Vᵀ
@@ -59,7 +59,7 @@ def newton_schulz(
 
 
 class MuonAdamW(torch.optim.Optimizer):
-    """One optimiser, two rules: each parameter group names its own.
+    """One optimizer, two rules: each parameter group names its own.
 
     A group with `rule="muon"` holds matrices, or stacks of them. With G the gradient, M its
     running mean, λ the decay:
@@ -123,7 +123,7 @@ class MuonAdamW(torch.optim.Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        # Where loaded, torch leaves a step count on the CPU, unless its group is called fused.
+        # On loading, torch leaves step counts on the CPU, unless the group has fused=True.
         for parameter, entry in self.state.items():
             if "step" in entry:
                 entry["step"] = entry["step"].to(parameter.device)
@@ -170,7 +170,7 @@ class MuonAdamW(torch.optim.Optimizer):
         )
 
     def _remembered(self, parameter: Tensor, name: str) -> Tensor:
-        """What the steps so far left behind under this name; zeros before the first."""
+        """The optimizer state of this name; zeros before the first step."""
         state = self.state[parameter]
         if name not in state:
             state[name] = torch.zeros_like(parameter)
@@ -222,7 +222,7 @@ def make_optimizer(
     beta2: float,
     momentum: float = 0.95,
 ) -> torch.optim.Optimizer:
-    """An optimiser over a language model's parameters; matrices decay, vectors do not.
+    """An optimizer over a language model's parameters; matrices decay, vectors do not.
 
     Args:
         lr: of AdamW, and with "muon" of what is no matrix of a block.

@@ -1,9 +1,9 @@
-"""Optimisers: the update rules as pure functions, and the classes that give them a memory.
+"""Optimizers: the update rules as pure functions, and classes that hold the optimizer state.
 
-A rule sees one parameter, its gradient and what it remembers, and returns the new values of what
-changes. `SGD` and `AdamW` below apply a rule to every parameter of a model and keep the memory
-between steps, with the interface of `torch.optim.Optimizer`. So they can stand wherever PyTorch's
-own optimisers can: under a scheduler, in the `Trainer`, in a checkpoint.
+A rule takes one parameter, its gradient and its optimizer state, and returns the new parameter and
+the new state. `SGD` and `AdamW` below apply a rule to every parameter of a model and keep the
+optimizer state between steps. They have the interface of `torch.optim.Optimizer`, so they work
+with schedulers, the `Trainer` and checkpoints.
 """
 
 from collections.abc import Callable, Iterable
@@ -137,7 +137,7 @@ class SGD(_RuleOptimizer):
     """Gradient descent with momentum for a whole model.
 
     Args:
-        params: the model's parameters, or groups of them, as for any PyTorch optimiser.
+        params: the model's parameters, or groups of them, as for any PyTorch optimizer.
         lr, momentum, weight_decay, nesterov: see `sgd_momentum`.
         rule: the update rule; a learner's own version of `sgd_momentum` fits here.
     """
@@ -172,7 +172,7 @@ class AdamW(_RuleOptimizer):
     """AdamW for a whole model.
 
     Args:
-        params: the model's parameters, or groups of them, as for any PyTorch optimiser.
+        params: the model's parameters, or groups of them, as for any PyTorch optimizer.
         lr, betas, eps, weight_decay: see `adamw`.
         rule: the update rule; a learner's own version of `adamw` fits here.
     """

@@ -13,7 +13,7 @@ import math
 
 
 def warmup_cosine(step: int, warmup: int, total: int, floor: float = 0.0) -> float:
-    """The factor for the peak learning rate at update `step`: up in a line, down in half a cosine.
+    """The factor for the peak learning rate at update `step`: linear warm-up, then half a cosine.
 
     - Warm-up, `step < warmup`: the line through 0 at `step = -1` and 1 at `step = warmup`. So the
       first update (`step = 0`) already moves, by `1 / (warmup + 1)`.

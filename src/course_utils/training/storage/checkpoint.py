@@ -1,17 +1,17 @@
-"""What a checkpoint holds, and how a run takes it up again.
+"""Checkpoints: what they hold, and how a run saves and loads them.
 
     step-00000200/
-      model.safetensors   weights and buffers, in the precision the optimiser keeps them (fp32)
-      optimizer.pt        its state (momenta, step counts)
-      generators.pt       the state of every random number generator, of every process
+      model.safetensors   weights and buffers, in the precision the optimizer keeps them (fp32)
+      optimizer.pt        the optimizer state (running means, step counts)
+      generators.pt       the state of every random number generator of every rank
       state.json          step, items, seconds, loss scale, and the settings of the run
-      manifest.json       sizes and hashes (see snapshots)
+      manifest.json       sizes and hashes (see `storage.snapshots`)
 
-It is the same file whatever the engine (see engines), so another may go on from it.
+All engines write the same files, so a run can resume under another engine (see `engines`).
 
-The data position needs no entry: it is the step (see data_order). Nor does a counter of
-micro-batches: saving happens between steps. Nothing is pickled that could run code on loading:
-`torch.load` is used with `weights_only=True`.
+The position in the data needs no entry: it is the step (see `parts.data_order`). Nor does the
+position within a step: a run saves only between two steps. A checkpoint contains no pickled code:
+`torch.load` is called with `weights_only=True`.
 """
 
 import json
@@ -48,7 +48,7 @@ WEIGHTS, OPTIMIZER, GENERATORS, STATE = (
 
 @dataclass
 class Position:
-    """How far a run is: optimiser steps, items its loss summed over, seconds of training."""
+    """A run's progress: optimizer steps, items in the loss, and seconds of training."""
 
     step: int = 0
     items: int = 0
@@ -58,14 +58,17 @@ class Position:
 class Checkpoints:
     """The checkpoints of one run.
 
-    Saving copies the state into main memory, which training waits for, and writes the copy in a
-    thread, which it does not. A copy is of one step, so the file is too.
+    Saving copies the state into main memory while training waits. A thread then writes the copy to
+    the disk while training continues.
 
     Args:
-        root: Their folder.
-        keep: How many stay.
-        identity: The settings that a run which goes on must share.
-        inventory: Of the model, taken before `engine` split its weights.
+        root: The folder of the checkpoints.
+        keep: How many of the newest checkpoints to keep.
+        identity: The settings that must be equal when the run resumes.
+        inventory: The model's names and shapes, taken before `engine` sharded its weights.
+
+    Attributes:
+        failure: Why this process could not write a checkpoint; `wait` raises it.
     """
 
     def __init__(
@@ -79,21 +82,21 @@ class Checkpoints:
         processes: Processes,
     ) -> None:
         self._root, self._keep = root, keep
-        self._identity = json.loads(json.dumps(identity))  # as a checkpoint will give it back
+        self._identity = json.loads(json.dumps(identity))  # as JSON returns it
         self._inventory, self._engine, self._scaler = inventory, engine, scaler
         self._processes = processes
         self._writer: threading.Thread | None = None
-        self._failure: CourseError | None = None
+        self.failure: CourseError | None = None
 
     def save(self, position: Position, whole: Whole | None) -> Path:
-        """Begin to write a checkpoint; all processes call it, the main one writes.
+        """Start to write a checkpoint; every rank calls this method, and rank 0 writes.
 
         Args:
-            whole: What `engine.whole()` returned.
+            whole: The full state that `engine.whole()` returned.
 
         Raises:
-            CourseError: when the checkpoint before this one could not be written, or the optimiser
-                keeps something that a checkpoint cannot hold.
+            CourseError: when the previous checkpoint could not be written, or the optimizer state
+                has a type that a checkpoint cannot hold.
         """
         self.wait()
         generators = self._processes.gather(rng.capture())
@@ -114,30 +117,25 @@ class Checkpoints:
         return version
 
     def wait(self) -> None:
-        """Until the checkpoint that is being written is on the disk; all processes call it.
+        """Wait until the current checkpoint is on the disk; every rank calls this method.
 
         Raises:
-            CourseError: when the disk is full or may not be written; the older ones are intact.
+            CourseError: when the disk is full or read-only; older checkpoints stay intact.
         """
 
         def join() -> None:
             self.drain()
-            failure, self._failure = self._failure, None
+            failure, self.failure = self.failure, None
             if failure:
                 raise failure
 
         self._processes.on_main(join)
 
     def drain(self) -> None:
-        """Let this process's writer come to its end, whatever that is."""
+        """Wait for this process's writer thread, whether it succeeds or fails."""
         if self._writer:
             self._writer.join()
             self._writer = None
-
-    @property
-    def failed(self) -> bool:
-        """Whether this process could not write; `wait` says why."""
-        return self._failure is not None
 
     def _write(self, step: int, whole: Whole, generators: list, state: dict[str, Any]) -> None:
         def fill(folder: Path) -> None:
@@ -149,14 +147,14 @@ class Checkpoints:
 
         try:
             snapshots.write(self._root, step, fill, self._keep)
-        # A full disk is an OSError in Python, and these two in the libraries' own writers.
+        # For a full disk, Python raises OSError; safetensors and torch raise the other two.
         except (OSError, SafetensorError, RuntimeError) as error:
             older = snapshots.versions(self._root)
-            last = f"{older[-1].name} is intact" if older else "There is none before it"
+            last = f"{older[-1].name} is intact" if older else "There is no earlier checkpoint"
             free = shutil.disk_usage(self._root).free / 1e6
-            self._failure = CourseError(
+            self.failure = CourseError(
                 f"Could not save step {step} in {self._root} ({free:.0f} MB are free "
-                f"there): {error}\n{last}. Make room and start the same again to go on."
+                f"there): {error}\n{last}. Free disk space, then resume the run (labs: --resume)."
             )
 
     def newest(self) -> tuple[Path | None, list[str]]:
@@ -174,16 +172,17 @@ class Checkpoints:
         if version is None and damage:
             raise CourseError(
                 f"No checkpoint in {self._root} is intact: {'; '.join(damage)}.\n"
-                "Restore one from a copy, or start over with resume='never'."
+                "Restore one from a backup, or start from the beginning with resume='never' (labs: "
+                "without --resume)."
             )
         return version, damage
 
     def load(self, version: Path) -> Position:
-        """Put model, optimiser, loss scale and random numbers back to where they were.
+        """Load the model, the optimizer, the loss scale and the random number generators.
 
         Raises:
-            CourseError: when the checkpoint belongs to a run with other settings, or to another
-                model; it names the setting or the weight.
+            CourseError: when the checkpoint belongs to a run with other settings or to another
+                model; the message names the setting or the weight.
         """
         state = json.loads((version / STATE).read_text())
         refuse_other_settings(state["identity"], self._identity, self._root.parent.name)
@@ -195,7 +194,7 @@ class Checkpoints:
         generators = torch.load(version / GENERATORS, weights_only=True)
         if len(generators) == self._processes.count:
             rng.restore(generators[self._processes.index])
-        else:  # Other machines took over: there is nothing to restore for some of the processes.
+        else:  # The world size has changed: seed new generators for all ranks.
             rng.seed_everything(
                 self._identity["train"]["seed"], self._processes.index, state["step"]
             )
@@ -206,14 +205,14 @@ def load_run(model: nn.Module, run: Path) -> int:
     """Load the weights of a run's newest intact checkpoint into `model`.
 
     Args:
-        model: Built as it was for the run.
+        model: A model of the same shape as the run's.
         run: The run's folder, runs/<name>.
 
     Returns:
-        The step they are from.
+        The checkpoint's step.
 
     Raises:
-        CourseError: when the run has no intact checkpoint, or one of another model.
+        CourseError: when the run has no intact checkpoint, or its model has another shape.
     """
     while True:
         version, damage = snapshots.newest_intact(run / "checkpoints")
@@ -224,12 +223,12 @@ def load_run(model: nn.Module, run: Path) -> int:
         except OSError:
             if version.exists():
                 raise
-            continue  # the run is going on, and has dropped it for newer ones
+            continue  # the run is still training and has replaced this checkpoint
         return snapshots.step_of(version)
 
 
 def _plain(value: Any, name: str) -> Any:
-    # What weights_only refuses to load must not get into a checkpoint in the first place.
+    # Do not save values that torch.load(weights_only=True) would refuse to load.
     if isinstance(value, Mapping):
         for key, item in value.items():
             _plain(item, f"{name}[{key!r}]")
@@ -239,6 +238,6 @@ def _plain(value: Any, name: str) -> Any:
     elif not isinstance(value, Tensor | str | int | float | None):
         raise CourseError(
             f"{name} is a {type(value).__name__}, which a checkpoint cannot hold: "
-            "keep tensors, numbers and strings in the optimiser's state."
+            "keep only tensors, numbers and strings in the optimizer state."
         )
     return value

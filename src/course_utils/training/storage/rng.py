@@ -1,7 +1,7 @@
-"""Random number generators: seed them, remember them, put them back.
+"""Seed, save and restore the global random number generators.
 
-Dropout and the like draw from global generators. A run that goes on after a restart draws the same
-numbers only if the generators' states travel with the checkpoint.
+Dropout draws from global generators. A resumed run draws the same numbers as an uninterrupted one
+only if its checkpoint holds the states of the generators.
 """
 
 import contextlib
@@ -19,8 +19,8 @@ def seed_everything(*key: int) -> None:
     """Seed Python's, NumPy's and torch's generators (CPU and this process's GPU).
 
     Args:
-        key: Non-negative numbers; every key has streams of its own. The trainer's is the seed and
-            the process, as with one stream for all, every GPU would drop the same neurons.
+        key: Non-negative numbers; different keys give independent streams. The trainer's key is the
+            seed and the rank: with one stream for all, every rank would use the same dropout mask.
     """
     python, numpy, torch_seed = np.random.SeedSequence(key).generate_state(3)
     random.seed(int(python))
@@ -52,7 +52,7 @@ def restore(state: State) -> None:
 
 @contextlib.contextmanager
 def preserved() -> Iterator[None]:
-    """Whatever is drawn inside the block, the generators go on as if it had not been."""
+    """Restore the generators' states after the block, whatever the block draws."""
     state = capture()
     try:
         yield

@@ -1,4 +1,4 @@
-"""Reading training runs back from their folders, finished or not.
+"""Read finished and unfinished training runs from their folders.
 
 runs/<name>/{config.toml, metrics.jsonl, checkpoints/, summary.json}
 """

@@ -1,14 +1,14 @@
-"""Versions of a folder, each complete and verifiable: the crash-safe part of checkpointing.
+"""Crash-safe versions of a folder, each complete and verifiable: the storage of checkpoints.
 
     checkpoints/
-      .step-00000300.writing/    being written; swept away if its writer was killed
-      step-00000200/             complete: it was renamed after all its bytes were on the disk
+      .step-00000300.writing/    being written; removed later if its writer was killed
+      step-00000200/             complete: renamed after all its bytes were on the disk
         manifest.json            size and SHA-256 of every other file
         …
       step-00000100/             the one before
 
-A rename is the only moment at which a version appears, and within a folder it is atomic. The hashes
-are for what a rename cannot promise: disks that flip bits, copies that were cut short.
+A version appears by a rename, which is atomic within a folder. The hashes detect what a rename
+cannot prevent: corrupted bits on the disk, and incomplete copies.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ MANIFEST = "manifest.json"
 
 
 class DamagedError(CourseError):
-    """A version whose files are not what its manifest promises."""
+    """A version whose files differ from its manifest."""
 
 
 def versions(root: Path) -> list[Path]:
@@ -43,14 +43,14 @@ def name_of(step: int) -> str:
 
 
 def write(root: Path, step: int, fill: Callable[[Path], None], keep: int) -> Path:
-    """Write the version of `step`, then drop those that are no longer wanted.
+    """Write the version of `step`, then delete old versions.
 
     Args:
         root: The folder of all versions.
         step: The new version's step; a version of the same step is replaced.
         fill: Writes the files into the folder it is given.
-        keep: How many of the newest versions stay, the new one included. Versions of later steps
-            go too: training went back behind them because they were damaged.
+        keep: How many of the newest versions to keep, including the new one. Versions of later
+            steps are deleted too: training resumed before them because they were damaged.
 
     Raises:
         OSError: when the disk is full or may not be written; older versions stay as they were.
@@ -87,7 +87,7 @@ def write(root: Path, step: int, fill: Callable[[Path], None], keep: int) -> Pat
 def newest_intact(root: Path) -> tuple[Path | None, list[str]]:
     """The newest version that verifies, and what is wrong with each newer one.
 
-    Changes nothing, so that others may look while the run's process writes.
+    This function changes nothing, so other processes may call it while the run writes.
     """
     damage: list[str] = []
     for version in reversed(versions(root)):
@@ -113,7 +113,7 @@ def verify(version: Path) -> None:
         raise DamagedError(f"{version.name} has no readable {MANIFEST}") from None
     try:
         _compare(version, promised)
-    except OSError as error:  # such as a version that its run's process has just dropped
+    except OSError as error:  # for example, the run has just deleted this version
         raise DamagedError(f"{version.name} cannot be read: {error.strerror or error}") from None
 
 
@@ -131,13 +131,13 @@ def _compare(version: Path, promised: Mapping[str, tuple[int, str]]) -> None:
 
 
 def sweep(root: Path) -> None:
-    """Remove what killed writers left behind. Only the run's one process may call it."""
+    """Remove unfinished versions of killed writers. Only the run's rank 0 may call it."""
     for leftover in root.glob(".step-*"):
         shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _remove(version: Path) -> None:
-    # Renamed first: a removal that is interrupted leaves nothing that looks like a version.
+    # Rename first, so that an interrupted removal leaves nothing that looks like a version.
     doomed = version.with_name(f".{version.name}.removing")
     version.rename(doomed)
     shutil.rmtree(doomed, ignore_errors=True)

@@ -1,10 +1,10 @@
-"""From the name of a data set to a tokenizer and a corpus, each made once and kept in the cache.
+"""Build a tokenizer and a corpus from the name of a data set, and keep them in the data cache.
 
     tokenizer_for("wiki", 2048)          <data cache>/tokenizers/wiki-2048/tokenizer.json
     text_corpus("wiki", tokenizer)       <data cache>/corpora/wiki-1a2b3c4d/
-    chat_corpus(conversations, …)        the same, with a mask of what is to be learned
+    chat_corpus(conversations, …)        the same, with a loss mask
 
-Several sets are named with commas, and `identity*20` takes a set twenty times.
+Commas separate several sets, and `identity*20` repeats a set twenty times.
 """
 
 import hashlib
@@ -28,14 +28,14 @@ from course_utils.tokenizer.fast import FastBPE
 
 T = TypeVar("T")
 
-# A tokenizer learns from so many documents at most: more text changes hardly any merge.
+# The maximum number of documents to train a tokenizer on: more hardly change the merges.
 TOKENIZER_DOCUMENTS = 20_000
 
 
 def tokenizer_for(data: str, vocab: int, held_out: float = 0.05) -> FastBPE:
     """A tokenizer trained on a text set, with the special tokens of chats; from the cache if there.
 
-    It learns from the training side alone, as everything does.
+    Like the model, the tokenizer is trained only on the training set.
 
     Raises:
         CourseError: for an unknown set, or a vocabulary too small for bytes and special tokens.
@@ -50,10 +50,9 @@ def tokenizer_for(data: str, vocab: int, held_out: float = 0.05) -> FastBPE:
 
 
 def tokenizer_path(data: str, vocab: int) -> Path:
-    """Where in the cache the tokenizer of a text set and a vocabulary's size is.
+    """The tokenizer's path in the data cache, for a text set and a vocabulary size.
 
-    Sets of the catalogue stay what they are; own files change under the same name, and their
-    tokenizer with them.
+    The user's own files can change under the same name, so the path also depends on their state.
     """
     stamps = _stamps(data)
     state = f"-{_digest(stamps)}" if stamps else ""
@@ -68,13 +67,14 @@ def text_corpus(
     max_documents: int | None = None,
     say: Callable[[str], None] = print,
 ) -> Corpus:
-    """The documents of one or several text sets, tokenised; each ends in `<|endoftext|>`.
+    """The documents of one or several text sets, tokenized; each ends in `<|endoftext|>`.
 
     Args:
         data: Names, paths or `hf:owner/name`, separated by commas.
-        held_out: Share of the documents to measure on. Long ones are divided into sections first.
-        max_documents: Stop after so many sections; for sets without an end.
-        say: Is told when records are malformed.
+        held_out: The share of the documents in the validation set. Long documents are divided into
+            sections first.
+        max_documents: Stop after this many sections; for very large sets.
+        say: Prints a message when records are malformed.
 
     Raises:
         CourseError: for an unknown set, or one without text.
@@ -113,16 +113,16 @@ def chat_corpus(
     max_chats: int | None = None,
     say: Callable[[str], None] = print,
 ) -> Corpus:
-    """Conversations of one or several sets, and generated additions, tokenised and masked.
+    """Conversations of one or several sets, and generated additions, tokenized and masked.
 
     Args:
         data: Names, paths or `hf:owner/name`, with commas between; empty for sums alone.
-        context: Longer conversations are cut off there.
-        sums: How many additions to mix in, from the training side (see `data.tasks`).
+        context: Longer conversations are truncated to this many tokens.
+        sums: How many additions from the training set to mix in (see `data.tasks`).
         tasks: Other tasks to mix in.
-        turns: Join up to so many single exchanges into a conversation.
-        fill: For `{{name}}` and `{{author}}` in the identity set.
-        max_chats: At most so many of each set.
+        turns: Join up to this many single exchanges into one conversation.
+        fill: The values of `{{name}}` and `{{author}}` in the identity set.
+        max_chats: Read at most this many conversations from each set.
 
     Raises:
         CourseError: for an unknown set, or one without conversations.
@@ -173,7 +173,9 @@ def _entries(data: str) -> list[tuple[str, int]]:
     for entry in filter(None, (part.strip() for part in data.split(","))):
         name, _, times = entry.partition("*")
         if times and not times.isdigit():
-            raise CourseError(f"{entry!r}: after * comes how many times to take {name}.")
+            raise CourseError(
+                f"{entry!r}: write the number of repetitions after *, as in {name}*20."
+            )
         found.append((name, int(times or 1)))
     return found
 

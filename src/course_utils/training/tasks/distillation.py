@@ -1,4 +1,4 @@
-"""Distillation as the trainer sees it: conversations, and a teacher that reads along."""
+"""The distillation task: conversations, and a teacher's distributions over the next token."""
 
 from dataclasses import dataclass
 
@@ -18,7 +18,7 @@ from course_utils.training.tasks.language import Batch, ChatTask
 class DistillationTask(ChatTask):
     """Fine-tuning with a teacher's distributions beside, or instead of, the right tokens.
 
-    Held-out data are measured as in `ChatTask`, on the right tokens.
+    Evaluation is the same as in `ChatTask`, with the target tokens.
 
     Attributes:
         teacher: A trained model with the same vocabulary; it stays as it is.
@@ -35,13 +35,13 @@ class DistillationTask(ChatTask):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.hard <= 1:
-            raise CourseError(f"hard is a share, 0 to 1; found {self.hard}.")
+            raise CourseError(f"--hard must be from 0 to 1; found {self.hard}.")
         if self.temperature <= 0:
-            raise CourseError(f"A temperature is above 0; found {self.temperature}.")
+            raise CourseError(f"--temperature must be above 0; found {self.temperature}.")
         if self.context > self.teacher.config.context:
             raise CourseError(
                 f"Rows of {self.context} tokens are longer than the teacher's context of "
-                f"{self.teacher.config.context}: shorten them."
+                f"{self.teacher.config.context}: set --context to that or less."
             )
         self.teacher.eval()
 

@@ -1,13 +1,13 @@
-"""Reinforcement learning as the trainer sees it: answers of the model's own, marked by a program.
+"""The GRPO task: the model generates answers, and a program computes their rewards.
 
-    questions of step s ─► the policy answers each in a group ─► marks ─► advantages ─► loss
+    questions of step s ─► a group of answers to each ─► rewards ─► advantages ─► loss
                            (with the weights after s steps)
 
-The batch of a step depends on the weights, as the answers are the policy's own. Yet nothing of it
-needs to be saved: which questions, and which random numbers the answers are drawn with, follow from
-(seed, step); and the weights after `step` steps are what a checkpoint holds. So a run that was
-killed draws the same answers again and goes on bit for bit, and the parts of a step are the same
-answers on one process or on eight, but for rounding.
+The batch of a step depends on the weights, because the policy generates the answers. A checkpoint
+need not hold the batch: the questions and the random numbers for sampling follow from (seed, step),
+and the checkpoint holds the weights after `step` steps. So a killed run samples the same answers
+again and continues bit for bit. On one rank or on eight, a step has the same answers, except for
+rounding.
 """
 
 import json
@@ -38,7 +38,7 @@ from course_utils.tokenizer.fast import FastBPE
 from course_utils.training.loop.callbacks import Callback, RunningTrainer
 from course_utils.training.loop.cpu_attention import StoredScores
 from course_utils.training.parts.data_order import global_batch, part_of, steps_per_epoch
-from course_utils.training.storage.metrics_file import Record
+from course_utils.training.storage.run_folder import Record
 from course_utils.training.tasks.language import Batch, Measure
 
 FILE = "rollouts.jsonl"
@@ -46,7 +46,7 @@ FILE = "rollouts.jsonl"
 
 @dataclass(frozen=True)
 class Rollouts:
-    """The answers of one batch: to each task a group of them, and their marks."""
+    """The answers of one batch: a group for each task, and their rewards."""
 
     tasks: list[VerifiableTask]
     answers: list[list[SampledAnswer]]
@@ -55,17 +55,17 @@ class Rollouts:
 
 @dataclass(eq=False, kw_only=True)
 class GroupTask:
-    """GRPO on tasks that a program can mark.
+    """GRPO on tasks whose answers a program can check.
 
     Attributes:
-        policy: The model that the trainer trains: the same object, so that it answers with the
-            weights of the moment.
-        reference: What it started from; it stays as it is.
-        tasks: To train on.
-        exam: Held-out tasks, answered greedily at every evaluation.
-        batch_size: Questions per optimiser step, over all processes.
-        group: Answers to each question, drawn at temperature 1: from the policy itself.
-        max_new_tokens: An answer that has not ended by then is worth nothing.
+        policy: The model in training. It must be the same object that the trainer has, so that it
+            generates with the current weights.
+        reference: A frozen copy of the initial policy.
+        tasks: The training tasks.
+        exam: Held-out tasks, answered with greedy decoding at every evaluation.
+        batch_size: Questions per optimizer step, over all processes.
+        group: Answers to each question, sampled at temperature 1.
+        max_new_tokens: An answer that has not ended by then gets reward 0.
         clip, kl_weight: As for `grpo_loss`. Every answer is learned from once, by the weights that
             gave it, as in the paper; the ratio is then 1 and nothing is clipped.
         seed: Of the order of the tasks and of the answers.
@@ -86,16 +86,18 @@ class GroupTask:
     measures: Sequence[Measure] = field(default=())
 
     unit = "answers"
-    writes = True
+    generates = True
 
     def __post_init__(self) -> None:
         steps_per_epoch(self.batch_size, len(self.tasks))  # refuses a batch larger than the data
         if self.group < 2:
-            raise CourseError(f"A group of {self.group} has nobody to compare with: 2 or more.")
+            raise CourseError(
+                f"--group must be at least 2, to compare answers; found {self.group}."
+            )
         if self.policy is self.reference:
-            raise CourseError("The reference must be a copy of the policy: it does not learn.")
+            raise CourseError("The reference must be a copy of the policy, not the policy itself.")
         self.reference.eval()
-        self.newest: Rollouts | None = None  # for whoever wants to read along
+        self.newest: Rollouts | None = None  # for RolloutLog
 
     def batch(self, step: int, part: int, parts: int) -> Batch:
         order = global_batch(step, self.batch_size, len(self.tasks), self.seed)
@@ -115,7 +117,7 @@ class GroupTask:
     def answer(
         self, tasks: list[VerifiableTask], places: Float[Tensor, "questions group longest"]
     ) -> Rollouts:
-        """SampledAnswer tasks with the policy as it is now, and mark the answers."""
+        """Answer tasks with the current policy, and compute the rewards."""
         questions = [prompt_of(self.tokenizer, task.messages[:1]) for task in tasks]
         answers = draw_answers(FusedGPT(self.policy), self.tokenizer, questions, places)
         marks = [[a.score(task) for a in group] for task, group in zip(tasks, answers, strict=True)]
@@ -152,10 +154,10 @@ class GroupTask:
 
 
 class RolloutLog(Callback):
-    """Keeps what the policy says and what it gets for it: a line of rollouts.jsonl per log line.
+    """Writes the policy's answers and rewards: one line of rollouts.jsonl per logged step.
 
-    Each has the step, the mean reward, the share of groups that are all right, all wrong or mixed,
-    and one group in full. (On several processes: of the main one's share of the batch.)
+    Each line has the step, the mean reward, the share of groups that are all right or all wrong,
+    and one group in full. (With several ranks, these are rank 0's micro-batches.)
     """
 
     def __init__(self, task: GroupTask) -> None:

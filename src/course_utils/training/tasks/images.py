@@ -61,12 +61,12 @@ def shift(
 
 @dataclass(eq=False)
 class ImageTask:
-    """A `Task`: learn `labels` from `images`, measured on held-out ones.
+    """A `Task`: classify images, evaluated on held-out images.
 
     Attributes:
-        images, labels: What is trained on.
-        held_out_images, held_out_labels: What it is measured on.
-        batch_size: Images per optimiser step, over all processes.
+        images, labels: The training set.
+        held_out_images, held_out_labels: The validation set.
+        batch_size: Images per optimizer step, over all processes.
         seed: Of the order of the images and of their shifts.
         shift: Largest random shift in pixels, up, down, left and right; 0 trains on the images as
             they are.

@@ -1,10 +1,10 @@
-"""Language models as the trainer sees them: rows of tokens, their loss, and how good it is.
+"""The language-model tasks: rows of tokens, their loss, and their evaluation.
 
-    CorpusTask   pretraining: documents end to end, every token a target
-    ChatTask     fine-tuning: whole conversations packed into rows, targets are the assistant's
+    CorpusTask   pretraining: concatenated documents; every token is a target
+    ChatTask     fine-tuning: conversations packed into rows; the assistant's tokens are targets
 
-Both draw row r of step s from (seed, s) alone, as `data_order` explains, so the data position is
-the step on any number of processes.
+In both, row r of step s follows from (seed, s) alone, as `parts.data_order` explains. So the step
+is the position in the data, for any world size.
 """
 
 import math
@@ -39,11 +39,11 @@ class LanguageTask:
 
     Attributes:
         train, validation: The two sides of a corpus.
-        context: Tokens that the model sees at once.
-        batch_size: Rows per optimiser step, over all processes.
+        context: The context length in tokens.
+        batch_size: Rows per optimizer step, over all processes.
         bytes_of: Bytes of text that each id stands for, for bits per byte; None leaves that out.
         seed: Of the order of the rows.
-        evaluation_rows: Held-out rows to measure on; the same ones every time.
+        evaluation_rows: The number of validation rows in each evaluation, always the same rows.
         measures: What else to measure at each evaluation; its names and numbers are logged.
     """
 
@@ -62,8 +62,8 @@ class LanguageTask:
         steps_per_epoch(self.batch_size, self.n_rows)  # refuses a batch larger than the data
         if not self.n_validation_rows:
             raise CourseError(
-                f"The held-out side has {self.validation.starts[-1]:,} tokens, not one row of "
-                f"{self.context}: hold out more, or choose a shorter context."
+                f"The validation set has {self.validation.starts[-1]:,} tokens, not one row of "
+                f"{self.context}: increase --held-out, or reduce --context."
             )
 
     @property
@@ -151,12 +151,12 @@ class CorpusTask(LanguageTask):
 
 
 class ChatTask(LanguageTask):
-    """Fine-tuning: conversations side by side in a row, none seeing another."""
+    """Fine-tuning: conversations packed into rows, with an attention mask between them."""
 
     def __post_init__(self) -> None:
         for side in (self.train, self.validation):
             if side.learn is None:
-                raise CourseError("This corpus does not say what is to be learned: it is no chat.")
+                raise CourseError("This corpus has no loss mask: build it with chat_corpus.")
         super().__post_init__()
 
     @cached_property
@@ -188,7 +188,7 @@ class ChatTask(LanguageTask):
 
 
 def perplexity(val_loss: float) -> float:
-    """e to the loss: between how many equally likely tokens the model wavers."""
+    """exp(loss): the number of equally likely tokens with the same uncertainty."""
     return math.exp(val_loss)
 
 

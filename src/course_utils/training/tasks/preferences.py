@@ -1,4 +1,4 @@
-"""Preferences as the trainer sees them: pairs of answers, the DPO loss, and how many it ranks."""
+"""The preference task: pairs of answers, the DPO loss, and the ranking accuracy."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -25,11 +25,11 @@ class PreferenceTask:
 
     Attributes:
         train, validation: Pairs with the reference's log-probabilities; see `alignment.pairs`.
-        batch_size: Pairs per optimiser step, over all processes.
-        beta: How much a step away from the reference is worth.
-        anchor: How much the chosen answer's own loss per token counts beside DPO's. DPO only asks
-            for a distance between two answers, and both may become less likely; this keeps the
-            chosen one from doing so (Pang et al. 2024, "Iterative Reasoning Preference
+        batch_size: Pairs per optimizer step, over all processes.
+        beta: DPO's beta: a larger value keeps the model closer to the reference.
+        anchor: The weight of the chosen answer's negative log-likelihood per token. DPO compares
+            two answers, and both may become less likely; this term prevents that for the chosen one
+            (Pang et al. 2024, "Iterative Reasoning Preference
             Optimization").
         seed: Of the order of the pairs.
         measures: What else to measure at each evaluation.
@@ -48,7 +48,7 @@ class PreferenceTask:
     def __post_init__(self) -> None:
         steps_per_epoch(self.batch_size, len(self.train))  # refuses a batch larger than the data
         if not len(self.validation):
-            raise CourseError("There is no held-out pair to measure on: hold out more.")
+            raise CourseError("The validation set has no pair: increase --held-out.")
 
     def batch(self, step: int, part: int, parts: int) -> Batch:
         order = global_batch(step, self.batch_size, len(self.train), self.seed)

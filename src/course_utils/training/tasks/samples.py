@@ -1,4 +1,4 @@
-"""What a model writes while it learns: a few lines at each evaluation, kept with the run."""
+"""Texts that the model generates at each evaluation, stored in the run's folder."""
 
 import json
 from collections.abc import Sequence
@@ -11,23 +11,24 @@ from course_utils.generation.engine import generate
 from course_utils.generation.sampling import Sampling
 from course_utils.tokenizer.fast import FastBPE
 from course_utils.training.loop.callbacks import Callback, RunningTrainer
-from course_utils.training.storage.metrics_file import Record
+from course_utils.training.storage.run_folder import Record
 
 FILE = "samples.jsonl"
 
 
 class Samples(Callback):
-    """Continues some prompts at every evaluation, shows the first one, and keeps all.
+    """Completes some prompts at every evaluation, prints the first completion, and stores all.
 
     They are written to runs/NAME/samples.jsonl, a line per prompt: step, prompt, text.
 
     Args:
-        prompts: How the texts begin.
-        max_new_tokens: How long they get.
+        prompts: The prompts to complete.
+        max_new_tokens: The maximum length of a completion.
         sampling: By default at temperature 0.8, the same random choices every time, so that what
             differs is the model.
         show: Whether to print as well.
-        context: Of the model: what does not fit is refused now instead of at the first evaluation.
+        context: The model's context length: a prompt that does not fit is refused now, not only at
+            the first evaluation.
 
     Raises:
         CourseError: for a prompt that is empty, or that leaves no room in `context`.
