@@ -31,6 +31,8 @@ from course_utils.grader.autograde.run import Run, grade_folder
 from course_utils.grader.sandbox import lockdown
 from course_utils.grader.sandbox.lockdown import Level
 
+pytestmark = pytest.mark.slow  # grading the whole class takes a minute
+
 WRITTEN = ("grading", "data", "src/course_utils/grader/sandbox", "tests/attacks")
 # COURSE_SANDBOX_LEVEL=1 holds the lowest usable level to the same; 3 is what there is at best.
 LEVEL = Level(int(os.environ.get("COURSE_SANDBOX_LEVEL", lockdown.best_level())))

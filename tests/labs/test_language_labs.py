@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from forked_labs import ForkedLabs
 from safetensors.torch import load_file
 
 from course_utils.base.errors import CourseError
@@ -51,23 +52,31 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 class World:
     """A data cache and a folder of runs that the tests of this module share."""
 
-    def __init__(self, folder: Path) -> None:
-        self.runs, self.data = folder / "runs", folder / "data"
+    def __init__(self, folder: Path, labs: ForkedLabs) -> None:
+        self.runs, self.data, self._labs = folder / "runs", folder / "data", labs
 
     def environment(self) -> dict[str, str]:
         # One thread per process: sums are added in the same order however the lab is started.
         own = {"COURSE_RUNS_DIR": str(self.runs), "COURSE_DATA_DIR": str(self.data)}
         return os.environ | own | {"OMP_NUM_THREADS": "1", "COURSE_OFFLINE": "1"}
 
-    def run(self, *command: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
+    def run(
+        self, *command: str | Path, input: str | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a lab in a fork of a process with warm imports."""
+        return self._labs.run([*map(str, command)], self.environment(), input)
+
+    def launched(self, *command: str | Path) -> str:
+        """What a lab says that is started in a new process, as people start it."""
+        finished = subprocess.run(
             [sys.executable, *map(str, command)],
             env=self.environment(),
             capture_output=True,
             text=True,
             timeout=600,
-            **options,
         )
+        assert finished.returncode == 0, finished.stderr
+        return finished.stdout
 
     def done(self, *command: str | Path) -> str:
         finished = self.run(*command)
@@ -88,10 +97,10 @@ def trace(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+def world(tmp_path_factory: pytest.TempPathFactory, forked_labs: ForkedLabs) -> World:
     """With a pretrained and a fine-tuned model."""
-    world = World(tmp_path_factory.mktemp("labs"))
-    said = world.done(LABS / "pretrain.py", "--recipe", "pretrain-smoke", *FP32)
+    world = World(tmp_path_factory.mktemp("labs"), forked_labs)
+    said = world.launched(LABS / "pretrain.py", "--recipe", "pretrain-smoke", *FP32)
     assert "bits per byte" in said and "MFU" in said
     said = world.done(LABS / "sft.py", "--recipe", "sft-smoke", *FP32)
     assert "of held-out additions are right" in said and "MFU" in said
@@ -159,7 +168,9 @@ def test_two_processes_compute_what_one_computes(world: World) -> None:
     launcher = ["-m", "accelerate.commands.accelerate_cli", "launch", "--main_process_port", "0"]
     launcher += ["--config_file", str(LABS / "accelerate" / "multi_cpu.yaml")]
     for lab, recipe in (("pretrain.py", "pretrain-smoke"), ("sft.py", "sft-smoke")):
-        said = world.done(*launcher, LABS / lab, "--recipe", recipe, "--name", f"two-{lab}", *FP32)
+        said = world.launched(
+            *launcher, LABS / lab, "--recipe", recipe, "--name", f"two-{lab}", *FP32
+        )
         assert "2 processes" in said
         two, one = world.metrics(f"two-{lab}"), world.metrics(recipe)
         for a, b in zip(two, one, strict=True):
@@ -168,7 +179,7 @@ def test_two_processes_compute_what_one_computes(world: World) -> None:
 
 
 def test_one_shot_and_piped_chat(world: World) -> None:
-    answer = world.done(LABS / "chat.py", "sft-smoke", "--prompt", "What is 2 + 3?")
+    answer = world.launched(LABS / "chat.py", "sft-smoke", "--prompt", "What is 2 + 3?")
     model, tokenizer = load_language_model("sft-smoke")
     assert answer == "".join(Chat(model, tokenizer).reply("What is 2 + 3?")) + "\n"
     piped = world.run(LABS / "chat.py", "sft-smoke", input="What is 2 + 3?\n/new\n\n/quit\nno\n")

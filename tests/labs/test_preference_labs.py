@@ -3,14 +3,16 @@
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from forked_labs import ForkedLabs
 
 from course_utils.base.paths import course_root
 from course_utils.training.lab.language_run import is_chat_model, load_language_model
+
+pytestmark = pytest.mark.slow  # each lab starts from a fine-tuned model
 
 LABS = course_root() / "labs"
 
@@ -18,19 +20,13 @@ LABS = course_root() / "labs"
 class World:
     """A data cache and a folder of runs that the tests of this module share."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.runs = folder, folder / "runs"
+    def __init__(self, folder: Path, labs: ForkedLabs) -> None:
+        self.folder, self.runs, self._labs = folder, folder / "runs", labs
 
     def run(self, *command: str | Path) -> subprocess.CompletedProcess[str]:
         own = {"COURSE_RUNS_DIR": str(self.runs), "COURSE_DATA_DIR": str(self.folder / "data")}
         environment = os.environ | own | {"OMP_NUM_THREADS": "1", "COURSE_OFFLINE": "1"}
-        return subprocess.run(
-            [sys.executable, *map(str, command)],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=600,
-        )
+        return self._labs.run([*map(str, command)], environment)
 
     def done(self, *command: str | Path) -> str:
         finished = self.run(*command)
@@ -43,8 +39,8 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    world = World(tmp_path_factory.mktemp("preference_labs"))
+def world(tmp_path_factory: pytest.TempPathFactory, forked_labs: ForkedLabs) -> World:
+    world = World(tmp_path_factory.mktemp("preference_labs"), forked_labs)
     world.done(LABS / "pretrain.py", "--recipe", "pretrain-smoke", "--steps", "3")
     world.done(LABS / "sft.py", "--recipe", "sft-smoke")
     return world

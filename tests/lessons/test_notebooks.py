@@ -11,6 +11,12 @@ from course_utils.exercises.notebook import check_notebook
 
 NUMBERS = list(lesson_sources())
 each = pytest.mark.parametrize("number", NUMBERS)
+# `make test` executes one lesson, solved and blank; `make test-all` executes every one.
+QUICK = "02"
+each_executed = pytest.mark.parametrize(
+    "number",
+    [pytest.param(n, marks=() if n == QUICK else pytest.mark.slow) for n in NUMBERS],
+)
 
 
 def test_there_are_lessons():
@@ -36,16 +42,14 @@ def test_the_notebook_in_lessons_is_built_from_the_source_or_holds_somebodys_wor
     assert same or own_work(path), "stale: run `course build`"
 
 
-@each
-@pytest.mark.slow
+@each_executed
 def test_the_solved_notebook_scores_everything(number):
     done = execute(build(find_lesson(number), "instructor"))
     assert not done.errors and not done.stderr
     assert done.scores == done.max_scores
 
 
-@each
-@pytest.mark.slow
+@each_executed
 def test_the_blank_notebook_runs_to_its_end_and_scores_nothing(number):
     """Its only errors would be the learner's; pictures appear, drawn with the library's code."""
     done = execute(build(find_lesson(number), "learner"))
