@@ -5,7 +5,7 @@
 
 The same weights, the same batches of 8 × 512 tokens, the same plain loop under bf16 autocast with
 AdamW. Ours differs in the model's code, in the loss that stores no logits, in the attention for
-CPUs and in the fused optimiser; once as it is, and once compiled. All sides take their steps in
+CPUs and in the fused optimizer; once as it is, and once compiled. All sides take their steps in
 turn, so that a busy minute strikes them all; the figures are medians over rounds, and the losses of
 the first step must agree.
 """

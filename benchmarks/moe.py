@@ -4,7 +4,7 @@
     python benchmarks/moe.py --quick    three rounds, written nowhere
 
 Both compute each token with the same number of weights (but for the router's), so what differs is
-the price of routing: sorting tokens, smaller products, and an optimiser with more to update. Beside
+the price of routing: sorting tokens, smaller products, and an optimizer with more to update. Beside
 them is transformers' Qwen3-MoE with the same weights. All take their steps in turn, in float32 and
 in bf16 autocast, with fused AdamW; the figures are medians over rounds.
 """

@@ -96,7 +96,7 @@ def mixed_precision(result: dict[str, Any]) -> list[str]:
     rows, seq = result["tokens"]
     lines = [
         f"A training step of the 26M model ({rows} × {seq} tokens) on {where(result['machine'])}. "
-        "Memory is the most that a step has resident on top of weights and optimiser, each way in "
+        "Memory is the most that a step has resident on top of weights and optimizer, each way in "
         "a process of its own:",
         "",
         *head("ms a step", "times as fast as fp32", "peak memory (MB)", "of fp32's"),
@@ -147,7 +147,7 @@ def zero(result: dict[str, Any]) -> list[str]:
     lines = [
         f"Training minimind's 26M shape (bf16, 8 × 256 tokens a step) on {where(about)}: one "
         f"process with two threads beside two processes over gloo, and DeepSpeed "
-        f"{about['deepspeed']}. Kept are parameters, gradients and optimiser states of a rank, "
+        f"{about['deepspeed']}. Kept are parameters, gradients and optimizer states of a rank, "
         "counted, and beside them what lesson 15 predicts:",
         "",
         *head("tokens/s", "kept per rank (MB)", "predicted (MB)", "peak resident memory (MB)"),

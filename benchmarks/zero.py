@@ -6,7 +6,7 @@
 Each way is a run of labs/memory.py, launched as `accelerate launch` launches it, with the same
 global batch of 8 × 256 tokens at minimind's 26M shape (23M with a vocabulary of 1,024) in bf16,
 with AdamW. Each process has one thread, except the one that is alone, which has two. Parameters,
-gradients and optimiser states are counted tensor by tensor, and held against the
+gradients and optimizer states are counted tensor by tensor, and held against the
 arithmetic of course_utils.parallel.memory. The resident memory is the most that the system has seen
 of a process.
 

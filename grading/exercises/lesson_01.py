@@ -675,7 +675,7 @@ LINEAR_BACKWARD = Exercise(
         ),
         Mutant(
             says="The three gradients are right, but in another order. Return (dx, dw, db).",
-            why="Parameters first is the order in which an optimiser wants them.",
+            why="Parameters first is the order in which an optimizer wants them.",
             replace=(
                 "return dy @ weight, rows.T @ examples, rows.sum(dim=0)",
                 "return rows.T @ examples, rows.sum(dim=0), dy @ weight",

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-import torch._dynamo  # the first optimiser imports it, and takes longer than a check may
+import torch._dynamo  # the first optimizer imports it, and takes longer than a check may
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -280,7 +280,7 @@ def small_batch(rng: torch.Generator, size: int = 10) -> tuple[Tensor, Tensor]:
 def twins(
     rng: torch.Generator, lr: float, momentum: float = 0.0
 ) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-    """Two equal sets of arguments: a model, its optimiser, images and labels."""
+    """Two equal sets of arguments: a model, its optimizer, images and labels."""
     model, (images, labels) = small_model(rng), small_batch(rng)
     twin = copy.deepcopy(model)
     mine, theirs = (

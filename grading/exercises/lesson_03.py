@@ -1,4 +1,4 @@
-"""Lesson 03, training well: optimisers, schedule, clipping, accumulation."""
+"""Lesson 03, training well: optimizers, schedule, clipping, accumulation."""
 
 import copy
 from typing import Any
@@ -227,7 +227,7 @@ SGD = Exercise(
             ),
             says="The values are right, but you changed the velocity that you were given. Make a "
             "new tensor; functions whose names end in `_` work in place.",
-            why="PyTorch's own optimiser works in place, to save memory.",
+            why="PyTorch's own optimizer works in place, to save memory.",
         ),
     ),
     hints=(
@@ -385,7 +385,7 @@ ADAMW = Exercise(
             ),
             says="The values are right, but you changed the mean that you were given. Make a new "
             "tensor; functions whose names end in `_` work in place.",
-            why="PyTorch's own optimiser works in place, to save memory.",
+            why="PyTorch's own optimizer works in place, to save memory.",
         ),
     ),
     hints=(

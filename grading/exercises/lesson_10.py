@@ -565,7 +565,7 @@ def follow(
 
 def hold_steps(found: list, expected: list, damages: list[str]) -> None:
     said = [damage or "sound" for damage in damages]
-    for column, what in ((0, "whether the optimiser stepped"), (1, "the factor")):
+    for column, what in ((0, "whether the optimizer stepped"), (1, "the factor")):
         assert_equal(
             [row[column] for row in found],
             [row[column] for row in expected],
@@ -671,7 +671,7 @@ SCALER = Exercise(
                      "            return False"),
             says="You step although a gradient is not finite: now weights and momenta are NaN for "
             "ever. Leave the step out.",
-            why="The optimiser is always stepped, in every other loop.",
+            why="The optimizer is always stepped, in every other loop.",
         ),
         Mutant(
             replace=("self.factor *= self.backoff", "self.factor /= self.growth * 2"),

@@ -181,7 +181,7 @@ def starts_as_it_was(student: Any, rng: torch.Generator) -> None:
 
 
 def output_with_product(student: Any, rng: torch.Generator) -> None:
-    """With any thin matrices, the scaled product is added to the base's output"""
+    """With any low-rank matrices, the scaled product is added to the base's output"""
     for settings in ({}, {"rslora": True}, {"alpha": 1.0}):
         layer, base = layer_of(student, rng, **settings)
         for shape in ((10,), (2, 5, 10)):
@@ -216,7 +216,7 @@ def merges(student: Any, rng: torch.Generator) -> None:
 
 
 def drops_out(student: Any, rng: torch.Generator) -> None:
-    """Dropout falls on what the thin matrices see, and not on the base"""
+    """Dropout falls on what the low-rank matrices see, and not on the base"""
     layer, base = layer_of(student, rng, dropout=0.5)
     x = normal(rng, 4, 10)
     seed = pick(rng, 0, 1000)
@@ -283,12 +283,12 @@ LAYER = Exercise(
         Mutant(
             replace=("y = self.base(x)", "x = self.dropout(x)\n        y = self.base(x)"),
             says="Your dropout also falls on what the base sees, and disturbs what it knows. Only "
-            "the thin matrices' input is dropped.",
+            "the low-rank matrices' input is dropped.",
             why="Dropout at the top of `forward` is where it usually stands.",
         ),
         Mutant(
             replace=("F.linear(self.dropout(x), ", "F.linear(x, "),
-            says="Dropout is missing: the thin matrices see `self.dropout(x)`.",
+            says="Dropout is missing: the low-rank matrices see `self.dropout(x)`.",
             why="By default it is off.",
         ),
         Mutant(
@@ -520,7 +520,7 @@ def shared_once(student: Any, rng: torch.Generator) -> None:
 
 
 def with_adapters(student: Any, rng: torch.Generator) -> None:
-    """After LoRA, only the thin matrices are trained"""
+    """After LoRA, only the low-rank matrices are trained"""
     width, rank = pick(rng, 5, 15), pick(rng, 1, 4)
     model = nn.Sequential(nn.Linear(width, 8), nn.Tanh(), nn.Linear(8, width))
     plain = sum(p.numel() for p in model.parameters())

@@ -536,7 +536,7 @@ GRPO = Exercise(
             replace=("loss = -gain +", "loss = gain +"),
             says="Your loss is the gain itself; training would make it smaller, and the model "
             "worse.",
-            why="The paper maximises an objective, the optimiser minimises a loss.",
+            why="The paper maximises an objective, the optimizer minimises a loss.",
         ),
         Mutant(
             replace=("-gain + kl_weight", "-gain - kl_weight"),

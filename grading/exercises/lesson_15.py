@@ -1,4 +1,4 @@
-"""Lesson 15, ZeRO: bytes per rank, a plan for a training, a sharded optimiser, clipping shards."""
+"""Lesson 15, ZeRO: bytes per rank, a plan for a training, a sharded optimizer, clipping shards."""
 
 from typing import Any
 
@@ -32,7 +32,7 @@ def everything_everywhere(student: Any, rng: torch.Generator) -> None:
 
 
 def one_after_the_other(student: Any, rng: torch.Generator) -> None:
-    """Stage 1 divides optimiser states, stage 2 gradients too, stage 3 also parameters"""
+    """Stage 1 divides optimizer states, stage 2 gradients too, stage 3 also parameters"""
     for stage in (1, 2, 3):
         ranks = number(rng, 2, 65)
         compare(student, ranks * number(rng, 1000, 10**7), ranks, stage)
@@ -78,7 +78,7 @@ BYTES = Exercise(
         Mutant(
             replace=("(shard if stage >= 1 else n_parameters)",
                      "(shard if stage >= 2 else n_parameters)"),
-            says="In stage 1 your optimiser states are still whole. They are the first to be "
+            says="In stage 1 your optimizer states are still whole. They are the first to be "
             "divided: they are the most.",
             why="Stage 1 might be the first after nothing, or the first that does something.",
         ),
@@ -107,7 +107,7 @@ BYTES = Exercise(
         "Each of the three is (bytes for each parameter) × (all of them, or a shard), and the "
         "stage "
         "decides which.",
-        "shard = −(−n_parameters // ranks). Optimiser states from stage 1 on, gradients from stage "
+        "shard = −(−n_parameters // ranks). Optimizer states from stage 1 on, gradients from stage "
         "2 on, parameters from stage 3 on.",
     ),
 )  # fmt: skip
@@ -161,7 +161,7 @@ def to_the_byte(student: Any, rng: torch.Generator) -> None:
 
 
 def with_offload(student: Any, rng: torch.Generator) -> None:
-    """With offload, the optimiser's states do not count, and the stage is at least 1"""
+    """With offload, the optimizer's states do not count, and the stage is at least 1"""
     n = 100 * number(rng, 10, 50)
     for per_parameter in (6, 4, 2, 1):
         memory = per_parameter * n
@@ -218,7 +218,7 @@ PLAN = Exercise(
         ),
         Mutant(
             replace=('            kept["optimizer"] = 0\n', '            kept["parameters"] = 0\n'),
-            says="With offload you leave the parameters out. It is the optimiser's states that go "
+            says="With offload you leave the parameters out. It is the optimizer's states that go "
             "to the main memory: they are needed once a step only.",
             why="Parameters can be offloaded too, in stage 3.",
         ),
@@ -226,7 +226,7 @@ PLAN = Exercise(
             replace=("range(1 if offload else 0, 4)", "range(4)"),
             says="With offload you propose stage 0. Offloading is a part of ZeRO: there is none "
             "without a stage, so begin with 1.",
-            why="With the optimiser's states gone, stages 0 and 1 need the same memory.",
+            why="With the optimizer's states gone, stages 0 and 1 need the same memory.",
         ),
         Mutant(
             replace=("kept = bytes_per_rank(n_parameters, ranks, stage)",
@@ -250,7 +250,7 @@ PLAN = Exercise(
     ),
 )  # fmt: skip
 
-# --- The sharded optimiser ---------------------------------------------------------------------
+# --- The sharded optimizer ---------------------------------------------------------------------
 
 SETTINGS: dict[str, Any] = {"lr": 0.05, "betas": [0.8, 0.9], "eps": 0.001, "weight_decay": 0.2}
 
@@ -336,7 +336,7 @@ def sends_no_more_than_ddp(student: Any, rng: torch.Generator) -> None:
 SHARDED = Exercise(
     id="zero.sharded_adamw",
     reference="course_utils.parallel.zero:sharded_adamw",
-    title="An optimiser in shards",
+    title="An optimizer in shards",
     points=5,
     minutes=30,
     difficulty=3,
@@ -362,7 +362,7 @@ SHARDED = Exercise(
             replace=("    return all_gather(link, own), mean, mean_square",
                      "    return all_gather(link, own), all_gather(link, mean), "
                      "all_gather(link, mean_square)"),
-            says="You gather the means as well: now every rank has all of the optimiser's memory, "
+            says="You gather the means as well: now every rank has all of the optimizer's memory, "
             "which is what ZeRO is there to avoid. Only the parameters go out to all.",
             why="All three came out of the same call.",
         ),
@@ -468,7 +468,7 @@ CLIP = Exercise(
             says="Every rank takes the norm of its own shard. Then each has another factor, and "
             "the "
             "gradient changes its direction. The norm is that of the whole.",
-            why="It is what the optimiser of one process does.",
+            why="It is what the optimizer of one process does.",
         ),
         Mutant(
             replace=("all_reduce(link, shard.square().sum()).sqrt()",

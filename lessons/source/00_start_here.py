@@ -224,8 +224,8 @@ plots.grouped_bars(
     level=("this machine's memory", psutil.virtual_memory().total / 1e6),
 )
 
-# %% [markdown] lang="en"
-# Training takes more: a gradient for each parameter, and what the optimiser remembers. Lessons 10 and 15 count these bytes one by one.
+# %% [markdown] lang="en" id="9ffe9cc83129"
+# Training takes more: a gradient for each parameter, and what the optimizer remembers. Lessons 10 and 15 count these bytes one by one.
 #
 # ## Random, and the same every time
 #

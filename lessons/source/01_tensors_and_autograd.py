@@ -386,12 +386,12 @@ print(
 )
 print(f"computed, one forward and one backward:  {milliseconds(backward_pass, weight):8.2f} ms")
 
-# %% [markdown] lang="en"
+# %% [markdown] lang="en" id="0ae356f4458f"
 # This line deserves a second look: `(softmax(logits) - F.one_hot(labels, 10)) / len(labels)`. It is the gradient of the cross-entropy by the logits, *what the classifier believes, minus what is true*. Every score is pushed down by its own probability, and the right one is pushed up by 1.
 #
 # ## 8 · Train it yourself
 #
-# Now you have everything. The loop below uses your functions, and neither `backward()` nor an optimiser. **Play with** the learning rate: what happens at 0.01, and at 5?
+# Now you have everything. The loop below uses your functions, and neither `backward()` nor an optimizer. **Play with** the learning rate: what happens at 0.01, and at 5?
 
 # %%
 learning_rate = 0.3

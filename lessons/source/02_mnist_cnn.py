@@ -348,8 +348,8 @@ for step, rows in enumerate(torch.arange(5 * 128).split(128), start=1):
     loss = training_step(network, optimizer, to_input(train_images[rows]), train_labels[rows])
     print(f"step {step}: loss {loss:.3f}")
 
-# %% [markdown] lang="en"
-# (`Adam` is the optimiser that most people use. You write its successor, AdamW, in lesson 03.)
+# %% [markdown] lang="en" id="c108c5e10f60"
+# (`Adam` is the optimizer that most people use. You write its successor, AdamW, in lesson 03.)
 #
 # ## 7 · First, learn one batch by heart
 #
@@ -509,12 +509,12 @@ plots.curves(
 # Your `conv2d` and `max_pool2d` have correct gradients, so they can do all that PyTorch's can. Wrap them as modules. A **module** is the thing that owns the weights; the arithmetic is your function. Since the weights have the same names and shapes, the trained ones fit.
 
 
-# %%
+# %% id="529a6f3aa8cf"
 class YourConv2d(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, padding: int) -> None:
         super().__init__()
         self.padding = padding
-        # An nn.Parameter is a tensor that the optimiser finds and that backward() fills.
+        # An nn.Parameter is a tensor that the optimizer finds and that backward() fills.
         self.weight = nn.Parameter(torch.randn(out_channels, in_channels, kernel_size, kernel_size))
         self.bias = nn.Parameter(torch.zeros(out_channels))
 
@@ -724,7 +724,7 @@ if lab:
 #
 # **Where it lives.** `conv2d` and `max_pool2d` are in `course_utils/models/functional.py`, `confusion_matrix` in `course_utils/models/confusion.py`, the three loops in `course_utils/training/parts/basic_loop.py`. The `Trainer` in `course_utils/training/` is what they grow into; it trains the language models from lesson 07 on, up to the chat model.
 #
-# **Next:** lesson 03, *Training well*. There you write the optimiser and the schedule that this lesson borrowed.
+# **Next:** lesson 03, *Training well*. There you write the optimizer and the schedule that this lesson borrowed.
 #
 # **Further reading**
 # - Y. LeCun, L. Bottou, Y. Bengio, P. Haffner, *Gradient-Based Learning Applied to Document Recognition*, 1998: convolutional networks, and MNIST.

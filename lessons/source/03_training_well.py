@@ -7,7 +7,7 @@
 #     prerequisites: ["02"]
 # ---
 
-# %% [markdown] lang="en"
+# %% [markdown] lang="en" id="be1781113662"
 # # 03 · Training well
 #
 # The same model, the same data, the same number of steps: one training ends with a good model, the next one with a mediocre one, the third with `nan`. The difference is in a handful of decisions. In this lesson you write the tools behind them, and you measure what each of them is worth.
@@ -15,7 +15,7 @@
 # **About 120 minutes. You need** lesson 02: a model, a loss, `backward()`, a training step.
 #
 # After this lesson you can
-# - write the two optimisers that train nearly everything, and say what each of their settings does,
+# - write the two optimizers that train nearly everything, and say what each of their settings does,
 # - find a good learning rate in a minute, and change it well while you train,
 # - keep a training alive that would blow up,
 # - choose a batch size with reasons, and train with batches that do not fit into memory,
@@ -46,15 +46,15 @@ from course_utils.training.parts.optim import SGD, AdamW
 from course_utils.training.storage.run_reader import Run
 from course_utils.training.tasks.images import ImageTask
 
-# %% [markdown] lang="en"
+# %% [markdown] lang="en" id="a461d8371aa2"
 # ## 1 · A valley
 #
 # A loss is a landscape. Every weight is a direction in which one can walk, and the height is the loss. With millions of directions nobody can draw it, but two are enough to see the main difficulty: **valleys**. Across the valley the ground is steep; along it, almost flat. The gradient points straight to the nearer wall, not to the lowest point.
 #
-# Here are three optimisers in the same valley, with the same number of steps. They start at the dot and look for the star.
+# Here are three optimizers in the same valley, with the same number of steps. They start at the dot and look for the star.
 
 
-# %%
+# %% id="4c9659446102"
 def valley(point: Float[Tensor, "... 2"]) -> Float[Tensor, "..."]:
     """A long valley, turned by 25 degrees: sixty times as steep across as along."""
     x, y = point[..., 0], point[..., 1]
@@ -65,7 +65,7 @@ def valley(point: Float[Tensor, "... 2"]) -> Float[Tensor, "..."]:
 
 
 def descend(make_optimizer: Callable, steps: int = 40) -> Float[Tensor, "points 2"]:
-    """Every point that an optimiser visits on its way down."""
+    """Every point that an optimizer visits on its way down."""
     point = nn.Parameter(torch.tensor([-2.2, -0.4]))
     optimizer = make_optimizer([point])
     path = [point.detach().clone()]
@@ -109,8 +109,8 @@ plots.descents(
 
 # %% exercise="training.sgd_momentum"
 
-# %% [markdown] lang="en"
-# Your function knows how to make one step for one tensor. The class `SGD` from the library does the bookkeeping around it: it goes through all parameters of a model, calls your rule, and keeps the velocities. It has the interface of any PyTorch optimiser.
+# %% [markdown] lang="en" id="0b5e7ce45e05"
+# Your function knows how to make one step for one tensor. The class `SGD` from the library does the bookkeeping around it: it goes through all parameters of a model, calls your rule, and keeps the velocities. It has the interface of any PyTorch optimizer.
 #
 # Now play with the two numbers. Momentum grows downwards, the learning rate to the right.
 
@@ -261,8 +261,8 @@ def held_out(model: nn.Module, task: ImageTask = task) -> dict[str, float]:
     return measured
 
 
-# %% [markdown] lang="en"
-# **The range test.** Start with a learning rate that is far too small, multiply it by a constant after every step, and watch the loss. First nothing happens; then it falls; then it rises, or explodes. One short run tells you the region where the optimiser can live.
+# %% [markdown] lang="en" id="60a58e6df388"
+# **The range test.** Start with a learning rate that is far too small, multiply it by a constant after every step, and watch the loss. First nothing happens; then it falls; then it rises, or explodes. One short run tells you the region where the optimizer can live.
 
 # %%
 steps = budget(smoke=40, cpu=200)
@@ -296,8 +296,8 @@ for name, (rates, losses) in tests.items():
     lowest = rates[min(range(steps), key=losses.__getitem__)]
     print(f"{name:13} lowest loss at lr = {lowest:.1g}; try from {lowest / 5:.1g} to {lowest:.1g}")
 
-# %% [markdown] lang="en"
-# The two optimisers live in different regions: AdamW wants a rate that is many times smaller, because its steps are not scaled down by small gradients. This is why "which learning rate?" has no answer without "for which optimiser?".
+# %% [markdown] lang="en" id="896d45c9337d"
+# The two optimizers live in different regions: AdamW wants a rate that is many times smaller, because its steps are not scaled down by small gradients. This is why "which learning rate?" has no answer without "for which optimizer?".
 #
 # ### Change it while you train
 #
@@ -324,8 +324,8 @@ plots.curves(
     ylabel="multiplier of the peak lr",
 )
 
-# %% [markdown] lang="en"
-# What is it worth? Three optimisers, each with a constant rate and with a schedule, from the same weights and with the same batches.
+# %% [markdown] lang="en" id="0cb0e311cb5e"
+# What is it worth? Three optimizers, each with a constant rate and with a schedule, from the same weights and with the same batches.
 
 # %%
 steps = budget(smoke=40, cpu=500)
@@ -368,10 +368,10 @@ plots.grouped_bars(
     axes=axes,
 )
 
-# %% [markdown] lang="en"
+# %% [markdown] lang="en" id="c594a25a6b8e"
 # Same model, same data, same time. Look at the end of the curves: with a constant rate they hover; with the cosine they come down. That last part of a schedule is where much of the quality comes from, in a language model as well.
 #
-# And something else: once each of the three has a good learning rate and a schedule, they end close to each other. Much of what is said about optimisers compares a tuned one with an untuned one. Where AdamW is really needed is in models whose parts have very different gradients, as language models have.
+# And something else: once each of the three has a good learning rate and a schedule, they end close to each other. Much of what is said about optimizers compares a tuned one with an untuned one. Where AdamW is really needed is in models whose parts have very different gradients, as language models have.
 #
 # The warm-up seems to be a small thing. It is, until the learning rate is high. So look at a high one, and count the **dead units** as well: those whose output is zero for every held-out image.
 
@@ -633,7 +633,7 @@ for axes, (name, (data, width, weight_decay)) in zip(panels, variants.items(), s
         axes=axes,
     )
 
-# %% [markdown] lang="en"
+# %% [markdown] lang="en" id="dc992cf98026"
 # From left to right:
 #
 # - A network that is **too small** gets stuck. Both curves are high and close together.
@@ -647,7 +647,7 @@ for axes, (name, (data, width, weight_decay)) in zip(panels, variants.items(), s
 #
 # It writes a line of numbers to `metrics.jsonl` every few steps. With `tracking="wandb"` it also logs to **Weights & Biases**, a website that draws and compares runs. We keep it *offline*: nothing leaves your machine, and no account is needed.
 #
-# Here is a convolutional network, trained with your optimiser and your schedule. The settings were chosen on held-out images. Nothing will be chosen any more, so the test images may now be watched.
+# Here is a convolutional network, trained with your optimizer and your schedule. The settings were chosen on held-out images. Nothing will be chosen any more, so the test images may now be watched.
 
 # %%
 steps = budget(smoke=20, cpu=400, gpu=2000)
@@ -698,7 +698,7 @@ for axes, (key, title) in zip(
         series["test"] = ([m["step"] for m in measured], [m["val_loss"] for m in measured])
     plots.curves(series, title=title, xlabel="step", ylabel=key, axes=axes)
 
-# %% [markdown] lang="en"
+# %% [markdown] lang="en" id="e446f86fc13a"
 # (Why is the training loss the higher one? It is measured on shifted images, and with *label smoothing*: the targets are not quite 0 and 1, so it cannot reach zero.)
 #
 # Two commands for a terminal. `course runs` lists your runs; `course runs --plot curves.png` draws their curves. And if you have a wandb account one day, this sends the run there:
@@ -712,7 +712,7 @@ for axes, (key, title) in zip(
 #
 # ## 9 · Play: learning rate × batch size
 #
-# Every cell of this map is a training on the **same number of images**, with warm-up and cosine. Change the lists, the optimiser, the number of images. Where is the best learning rate for each batch size? How does it move? And how forgiving is it?
+# Every cell of this map is a training on the **same number of images**, with warm-up and cosine. Change the lists, the optimizer, the number of images. Where is the best learning rate for each batch size? How does it move? And how forgiving is it?
 
 # %%
 n_images = budget(smoke=1_024, cpu=8_192, gpu=32_768)

@@ -141,7 +141,7 @@ attention_pictures.masks(
 # %% [markdown] lang="en"
 # Does it work? Change the last of eight tokens, and see whose result changes.
 
-# %%
+# %% id="c57afb24c5c0"
 x = torch.randn(1, 1, 8, 16)
 other = x.clone()
 other[:, :, -1] += 1

@@ -7,12 +7,12 @@
 #     prerequisites: ["05"]
 # ---
 
-# %% [markdown] lang="en"
+# %% [markdown] lang="en" id="7eec1faadd35"
 # # 06 · A tiny GPT
 #
 # Text is tokens (lesson 04). Tokens look at each other (lesson 05). What is missing for a language model fits on one page: a norm, a small network, and a way to stack them. In this lesson you write that page, and put the model together **from the parts that you have verified yourself**. Then you hold it against a model that others trained their chat bots with, number by number.
 #
-# **About 120 minutes. You need** lesson 05, and lesson 03 for the optimiser.
+# **About 120 minutes. You need** lesson 05, and lesson 03 for the optimizer.
 #
 # After this lesson you can
 # - write RMSNorm, SwiGLU and a transformer block, and say what each of them is for,
@@ -559,7 +559,7 @@ plots.curves(
 lowest = min(min(losses) for _, losses in series.values())
 _ = axes.set_ylim(lowest - 0.2, 1.25 * math.log(config.vocab))
 
-# %% [markdown] lang="en"
+# %% [markdown] lang="en" id="a97be13ec1f6"
 # Which line surprised you? Look at these:
 #
 # - **No additions** and **no norms**: both learn how frequent each token is, and then nothing more, in the time that they have. Their lines lie on each other. So much for the straight road, and for numbers in range.

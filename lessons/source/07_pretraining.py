@@ -107,10 +107,10 @@ encoded = tokenizer.encode_batch(documents[:12])
 rows = lay_end_to_end(encoded, end, context)
 text_pictures.documents_in_rows(encoded, end, context, rows)
 
-# %% [markdown] lang="en"
+# %% [markdown] lang="en" id="5ecd5e1ed78e"
 # ## 3 · The data position is the step
 #
-# Machines that are rented by the hour leave without notice. A run that is stopped has to go on **exactly** where it was: the same weights, the same optimiser state, and the same batches that it would have seen. How do you save the position of a shuffled data loader with four workers that read ahead?
+# Machines that are rented by the hour leave without notice. A run that is stopped has to go on **exactly** where it was: the same weights, the same optimizer state, and the same batches that it would have seen. How do you save the position of a shuffled data loader with four workers that read ahead?
 #
 # You don't. Let the batch of step 1000 be a *function* of the number 1000 and the seed. Then there is nothing to save and nothing to restore. The one ingredient is a random generator that can jump: `shuffled(seed, epoch, n)` gives the order of an epoch, for any epoch, at once.
 
@@ -177,7 +177,7 @@ torch.manual_seed(0)
 model = gpt.GPT(shape)
 print(f"{sum(p.numel() for p in model.parameters()):,} parameters")
 
-# %% [markdown] lang="en"
+# %% [markdown] lang="en" id="29b0b3c69732"
 # ## 6 · Training
 #
 # Everything comes together in the `Trainer` that the labs use. The blocks' matrices learn with **Muon**: it takes the running mean of the gradient, and makes all its singular values about equal, so that a step moves in every direction and not only in the few strongest (`training/parts/muon.py`; lesson 11 shows what singular values are). The rest learns with AdamW (lesson 03). The learning rate warms up and falls along a cosine. Ten times during the run we measure the held-out loss, and let the model continue a text.
@@ -302,8 +302,8 @@ text_pictures.loss_traces(
     mark=n // 2,
 )
 
-# %% [markdown] lang="en"
-# What has to be saved for that? The weights, the optimiser's running means, the state of the random generators, and the number of the step. Not the position in the data, as you know. Leave one of them out, and the curves part: slowly, and nobody notices.
+# %% [markdown] lang="en" id="b3d8cdf7cab3"
+# What has to be saved for that? The weights, the optimizer's running means, the state of the random generators, and the number of the step. Not the position in the data, as you know. Leave one of them out, and the curves part: slowly, and nobody notices.
 #
 # The same functions make a run independent of the number of processes. In a terminal:
 #
@@ -348,7 +348,7 @@ text_pictures.loss_traces(runs, smoothed=True)
 for name, rows in runs.items():
     print(f"{name:14} held-out loss {rows[-1]['val_loss']:.3f} after {rows[-1]['elapsed_s']:.0f} s")
 
-# %% [markdown] lang="en"
+# %% [markdown] lang="en" id="b6bbb324f290"
 # ## What you have now
 #
 # - Documents lie **end to end**, each closed by a special token; a row holds `context` + 1 tokens, and the last one is shared with the next row.

@@ -181,7 +181,7 @@ print(f"Packed:     {sum(lengths) / (len(rows) * context):.0%}")
 # %% [markdown] lang="en"
 # The mask of one row, with the border of each document:
 
-# %%
+# %% id="791ca5de1af7"
 flat = [token for ids, _ in encoded for token in ids]
 flags = [yes for _, learn in encoded for yes in learn]
 starts = torch.tensor([0, *lengths]).cumsum(0).numpy()

@@ -206,12 +206,12 @@ shares = {
 }
 precision_pictures.fates(shares, title="What becomes of them")
 
-# %% [markdown] lang="en"
+# %% [markdown] lang="en" id="c861f7c9ae7d"
 # In bf16 nothing is lost: it reaches as far as fp32. This is why it has become the standard, for all its eight digits. In fp16 and below, a good part of the gradients of activations is damaged or gone.
 #
 # ## 4 · Move everything to the right
 #
-# The way out is a trick of one line. Multiply the **loss** by a large factor, and by the chain rule every gradient is multiplied by it. They travel through fp16 enlarged, and are divided again in fp32, before the optimiser sees them. With a power of two, not a digit changes.
+# The way out is a trick of one line. Multiply the **loss** by a large factor, and by the chain rule every gradient is multiplied by it. They travel through fp16 enlarged, and are divided again in fp32, before the optimizer sees them. With a power of two, not a digit changes.
 #
 # How large a factor? Try them all on the gradients above:
 
@@ -278,12 +278,12 @@ plots.curves(
     axes=plt.subplots(figsize=(7.5, 3.8))[1],
 )
 
-# %% [markdown] lang="en"
+# %% [markdown] lang="en" id="34545b06506c"
 # E5M2 stands still at 8 and bf16 at 256: with $m$ mantissa bits, at $2^{m+1}$ times the largest term. fp16's turn would come at 2,048, after more than 4,000 terms, and fp32's at 16.8 million, both beyond the right edge. (The quick profile is too short for bf16 as well.) Hardware knows this. Tensor cores and AMX multiply 16-bit numbers and **accumulate in fp32**. Autocast keeps softmax, norms and losses in fp32 for the same reason.
 #
 # ### And so do the weights
 #
-# An optimiser's step is a sum too: weight plus a small update, thousands of times. With bf16, an update below half a gap (1/512 to 1/256 of the weight) is rounded away. Completely, every time. The cure is to keep **master weights** in fp32, and to round copies of them for the products. This is what autocast does.
+# An optimizer's step is a sum too: weight plus a small update, thousands of times. With bf16, an update below half a gap (1/512 to 1/256 of the weight) is rounded away. Completely, every time. The cure is to keep **master weights** in fp32, and to round copies of them for the products. This is what autocast does.
 #
 # There is another cure, for those who cannot afford fp32 weights: **stochastic rounding**. Round up or down by chance, so that the mean is right. Look at a weight that starts at 1 and is to lose 0.0002 in every step:
 
@@ -311,12 +311,12 @@ plots.curves(
 gap = spacing(torch.tensor([0.999]), BF16).item()
 print(f"Below 1, bf16's numbers are {gap:.4f} apart; the update is {update / gap:.2f} of that.")
 
-# %% [markdown] lang="en"
+# %% [markdown] lang="en" id="6b94afd8d3da"
 # ## 6 · What it saves
 #
 # Now to the bill. One training step, plain, and then with one technique after another:
 #
-# - **bf16**: products in 16 bits under autocast, weights and optimiser in fp32.
+# - **bf16**: products in 16 bits under autocast, weights and optimizer in fp32.
 # - **accumulation**: the batch in four parts, one after the other. The gradient is the same (lesson 07), the activations are a quarter.
 # - **recomputing** (activation checkpointing): keep only what goes *into* each block, and run the block again when the backward pass needs its insides. The gradient is the same to the last bit, the price is one more forward pass.
 # - **all of them**.
@@ -347,7 +347,7 @@ for name, dtype, n in (
     print(f"matrix products in {name}: {speeds[name]:8,.1f} billion operations per second")
 print(f"bf16 is {speeds['bf16'] / speeds['fp32']:.1f} times as fast as fp32 here.")
 
-# %%
+# %% id="f6ea291c2a5e"
 shape = budget(smoke=replace(PRESETS["nano"], n_layers=2), cpu=PRESETS["minimind-26m"])
 rows, seq = budget(smoke=(4, 32), cpu=(4, 256), gpu=(32, 512))
 torch.manual_seed(0)
@@ -357,7 +357,7 @@ stream = torch.randint(shape.vocab, (rows, seq + 1), device=device)
 
 
 def training_step(bits16: bool = False, parts: int = 1) -> float:
-    """A whole step: forward, backward, optimiser. Returns the loss."""
+    """A whole step: forward, backward, optimizer. Returns the loss."""
     total = 0.0
     for part in stream.chunk(parts):
         with torch.autocast(device.type, torch.bfloat16, enabled=bits16), StoredScores():
@@ -394,8 +394,8 @@ weights = sum(p.numel() * 4 for p in large.parameters()) / 1e6
 precision_pictures.techniques(list(ways), times, memory, title=f"One step of {rows} × {seq} tokens")
 print(f"The weights take {weights:.0f} MB, their gradients as much, AdamW's two means twice that.")
 
-# %% [markdown] lang="en"
-# Read it like a bill. The memory on the right is what a step needs on top of weights and optimiser state: the gradients, which no technique makes smaller here, and the activations, which are what the techniques cut. Accumulation and recomputing pay for it with time. How much time bf16 saves depends on the hardware: see what the cell above said about yours.
+# %% [markdown] lang="en" id="1d021cc7a7d2"
+# Read it like a bill. The memory on the right is what a step needs on top of weights and optimizer state: the gradients, which no technique makes smaller here, and the activations, which are what the techniques cut. Accumulation and recomputing pay for it with time. How much time bf16 saves depends on the hardware: see what the cell above said about yours.
 #
 # Two things in it surprise people. bf16 does **not** halve the memory: the gradients stay in fp32, so does what the norms compute, and autocast keeps a 16-bit copy of every weight beside it. And accumulation *on top of* recomputing can need more than recomputing alone. With a single part, activations are at their most before there is any gradient; with four, the first part's gradients lie there while the second goes forward. Techniques do not simply add up, so measure the combination that you mean to use.
 #

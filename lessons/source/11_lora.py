@@ -7,10 +7,10 @@
 #     prerequisites: ["09"]
 # ---
 
-# %% [markdown] lang="en"
+# %% [markdown] lang="en" id="3dac24e909f1"
 # # 11 · LoRA: fine-tuning with a hundredth of the weights
 #
-# Fine-tuning moves every weight of a model. For your tiny one that is cheap. For a real one it is not: beside each weight stand its gradient and two numbers of the optimiser, and at the end you have another whole model to store. **LoRA** (low-rank adaptation) leaves the model as it is, and learns a small correction beside each large matrix. It is how most people fine-tune large models today.
+# Fine-tuning moves every weight of a model. For your tiny one that is cheap. For a real one it is not: beside each weight stand its gradient and two numbers of the optimizer, and at the end you have another whole model to store. **LoRA** (low-rank adaptation) leaves the model as it is, and learns a small correction beside each large matrix. It is how most people fine-tune large models today.
 #
 # **About 120 minutes. You need** lesson 09.
 #
@@ -63,12 +63,12 @@ from course_utils.training.tasks.corpora import text_corpus, tokenizer_for
 #
 # The training loop is short, so here it is in full. It only moves what requires a gradient. Remember that; it is all that LoRA asks of a training loop.
 
-# %%
+# %% id="5162a4740f78"
 context, rows = 64, 16
 
 
 def learn(model: nn.Module, text: Tensor, steps: int, lr: float) -> torch.optim.Optimizer:
-    """Train on random pieces of a text; returns the optimiser, whose memory we will look at."""
+    """Train on random pieces of a text; returns the optimizer, whose memory we will look at."""
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=lr, weight_decay=0.0)
     generator = torch.Generator().manual_seed(0)
@@ -168,8 +168,8 @@ lora_pictures.energy_by_rank(
     }
 )
 
-# %% [markdown] lang="en"
-# The update is not random. Its strongest directions hold far more than their share. (The optimiser matters here: Muon, from lesson 07, makes all singular values of a step about equal, on purpose. So LoRA and Muon are no natural couple, and this lesson takes AdamW.)
+# %% [markdown] lang="en" id="454d10452f2f"
+# The update is not random. Its strongest directions hold far more than their share. (The optimizer matters here: Muon, from lesson 07, makes all singular values of a step about equal, on purpose. So LoRA and Muon are no natural couple, and this lesson takes AdamW.)
 #
 # Cut it off after some terms, and you have the nearest matrix of that rank. Nobody needs to store it as a square: two thin matrices will do.
 
@@ -323,13 +323,13 @@ for targets in (("query", "value"), ("attention.*",), ("mlp.*",), ("attention.*"
         line = f"{', '.join(targets):28}{rank:5}{len(names):8}{n_trained:12,}"
         print(f"{line}{n_trained / n_all:9.2%}")
 
-# %% [markdown] lang="en"
+# %% [markdown] lang="en" id="5e9d53910a4d"
 # ## 5 · Memory
 #
-# Three things lie in memory as long as training lasts: the weights, a gradient for each *trained* weight, and what the optimiser keeps for each *trained* weight; AdamW keeps two numbers. First measured, on the tiny model:
+# Three things lie in memory as long as training lasts: the weights, a gradient for each *trained* weight, and what the optimizer keeps for each *trained* weight; AdamW keeps two numbers. First measured, on the tiny model:
 
 
-# %%
+# %% id="3d328f4d16be"
 def kept(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, float]:
     """Megabytes that stay from step to step."""
 
@@ -340,7 +340,7 @@ def kept(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, float]
     return {
         "weights": megabytes([*model.parameters(), *model.buffers()]),
         "gradients": megabytes(p.grad for p in model.parameters() if p.grad is not None),
-        "optimiser": megabytes(state),
+        "optimizer": megabytes(state),
     }
 
 
@@ -350,7 +350,7 @@ lora_pictures.memory_bars(sizes)
 # %% [markdown] lang="en"
 # Then computed, for the shape of Llama 2 with seven billion weights and adapters of rank 16. The frozen weights are all that is left, so now *they* are what to save on. That is **QLoRA** (Dettmers and others, 2023): keep the frozen base in 4 bits, and learn the thin matrices in full precision beside it. How 4 bits can be enough is lesson 12.
 
-# %%
+# %% id="047123f02fe6"
 llama = gpt.GPTConfig(
     vocab=32000, d_model=4096, n_layers=32, n_heads=32, n_kv_heads=32, head_dim=128, d_ff=11008,
     tied=False, qk_norm=False,
@@ -367,7 +367,7 @@ bytes_of = {
     "LoRA, 16-bit base": (2 * n_base + 4 * thin, 4 * thin, 8 * thin),
     "QLoRA, 4-bit base": (0.5 * n_base + 4 * thin, 4 * thin, 8 * thin),
 }
-kinds = ("weights", "gradients", "optimiser")
+kinds = ("weights", "gradients", "optimizer")
 lora_pictures.memory_bars(
     {
         name: dict(zip(kinds, (b / 1e9 for b in parts), strict=True))
@@ -509,13 +509,13 @@ for name, (settings, lr) in variants.items():
     loss = measure(model, new_held_out)
     print(f"{name:30}{n_trained:9,} trained ({n_trained / n_all:.1%})   loss {loss:.3f}")
 
-# %% [markdown] lang="en"
+# %% [markdown] lang="en" id="e29e31d2086f"
 # ## What you have now
 #
 # - **Low rank**, seen in a real update: a few directions hold far more than their share.
 # - A **LoRA layer** that starts as the identity, trains two thin matrices, merges and unmerges, and equals PEFT's in outputs and gradients.
 # - Its **scale**, for any rank; patterns for layers; the share that is trained.
-# - A **memory plan**: weights, gradients, optimiser; and why QLoRA shrinks the first.
+# - A **memory plan**: weights, gradients, optimizer; and why QLoRA shrinks the first.
 # - A recipe for a **real model** on your own machine, with a before and an after.
 #
 # **Where it lives.** `course_utils/models/lora.py` (the layer), `adapters.py` (PEFT's files), `pretrained.py` (SmolLM2 and the Hub as your GPT). The lab: `python labs/lora.py`; `python labs/lora.py --recipe lora-nano --base lesson-09` adapts your own chat model of lesson 09.

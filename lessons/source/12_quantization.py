@@ -614,7 +614,7 @@ for file in folder.iterdir():
     file.unlink()
 folder.rmdir()
 
-# %% [markdown] lang="en"
+# %% [markdown] lang="en" id="8c6045e0055d"
 # The numbers differ a little: Q4_0 uses −8 as well, and its scale has 16 bits.
 #
 # To run such a file, install llama.cpp and say `llama-cli -m my-chat-model.gguf`. For ollama, write a file named `Modelfile` with the line `FROM ./my-chat-model.gguf`, then `ollama create mine -f Modelfile` and `ollama run mine`. (When this lesson was written, files of all three shapes were loaded with llama.cpp's library, in the package xllamacpp 2026.10: the same tokens, and log-probabilities within 0.01; and lesson 09's chat model gave the same answers in `q8_0` and `q4_0`. The commands are those of the programs' manuals.)

@@ -130,7 +130,7 @@ print(f"{sum(p.numel() for p in base.parameters()):,} parameters, {before:.1%} o
 # %% [markdown] lang="en"
 # Greedily it says what most people say. Let us draw many answers to one question, at temperature 1, and count.
 
-# %%
+# %% id="61b48e8ad71a"
 QUESTION = "What is 27 + 15?"
 right, careless = "42", careless_answer(QUESTION)
 draws = budget(smoke=8, cpu=256)
@@ -248,7 +248,7 @@ preference_pictures.what_it_says(shown, right, careless)
 
 # %% exercise="reinforcement.advantages"
 
-# %%
+# %% id="5963c31af70b"
 policy = copy.deepcopy(base)
 practising = GroupTask(
     policy=policy,

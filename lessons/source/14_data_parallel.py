@@ -402,7 +402,7 @@ found = simulate(gradient, list(data.split(PARTS)))[0]
 print("three ranks:", [f"{x:.4f}" for x in found.flatten().tolist()])
 print("one process:", [f"{x:.4f}" for x in right.weight.grad.flatten().tolist()])
 
-# %% [markdown] lang="en"
+# %% [markdown] lang="en" id="2be4831afdf1"
 # This is no toy question. In a batch of chats the ranks never have equally many tokens to learn from, and a mean of means gives the tokens of short conversations more weight. The course's `Trainer` therefore sums losses, and divides by the count of *all* ranks (`training/loop/optimizer_step.py`).
 #
 # ## What you have now

@@ -7,10 +7,10 @@
 #     prerequisites: ["14"]
 # ---
 
-# %% [markdown] lang="en"
+# %% [markdown] lang="en" id="6edee731c11e"
 # # 15 · DeepSpeed ZeRO
 #
-# Eight GPUs with 80 GB each, and a model of seven and a half billion parameters. In 16 bits that is 15 GB, so it fits easily. Then comes the first training step, and every one of the eight runs out of memory. What fills it is not the model. It is what training keeps *beside* the model, and all eight keep the same. **ZeRO**, the zero redundancy optimiser, is the idea that they need not. This lesson counts every byte before anything is started, writes the part that does the work, and then starts the real thing: DeepSpeed.
+# Eight GPUs with 80 GB each, and a model of seven and a half billion parameters. In 16 bits that is 15 GB, so it fits easily. Then comes the first training step, and every one of the eight runs out of memory. What fills it is not the model. It is what training keeps *beside* the model, and all eight keep the same. **ZeRO**, the zero redundancy optimizer, is the idea that they need not. This lesson counts every byte before anything is started, writes the part that does the work, and then starts the real thing: DeepSpeed.
 #
 # **About 120 minutes. You need** lesson 14.
 #
@@ -18,7 +18,7 @@
 # - say what fills the memory in training, to the byte, and what each stage of ZeRO takes away from it,
 # - predict activations, and what recomputing saves,
 # - choose stage, micro-batch and accumulation for a model and a machine before you rent it,
-# - write an optimiser of which every rank keeps a shard, and show that it is AdamW,
+# - write an optimizer of which every rank keeps a shard, and show that it is AdamW,
 # - launch DeepSpeed on any of the labs, and check that you really got it.
 
 # %% tags=["setup"] id="264bb1c366aa"
@@ -45,7 +45,7 @@ from course_utils.pictures import parallel as parallel_pictures
 from course_utils.pictures import plots
 from course_utils.training.parts.optim import adamw
 
-# %% [markdown] lang="en"
+# %% [markdown] lang="en" id="76fb06b04441"
 # ## 1 · Sixteen bytes
 #
 # Training in mixed precision (lesson 10) with Adam keeps, for every parameter:
@@ -54,13 +54,13 @@ from course_utils.training.parts.optim import adamw
 # |---|---|---|
 # | the parameter | 2 | in 16 bits, to compute with |
 # | its gradient | 2 | in 16 bits |
-# | the optimiser's own copy | 4 | fp32: small updates must not be rounded away |
+# | the optimizer's own copy | 4 | fp32: small updates must not be rounded away |
 # | Adam's mean | 4 | fp32 |
 # | Adam's mean square | 4 | fp32 |
 #
-# Sixteen bytes, of which only two are what we call the model. Three quarters belong to the optimiser, which needs them for a moment in each step, to update every parameter in the same way on every rank. In plain data parallelism N ranks do the same sums on the same numbers, N times.
+# Sixteen bytes, of which only two are what we call the model. Three quarters belong to the optimizer, which needs them for a moment in each step, to update every parameter in the same way on every rank. In plain data parallelism N ranks do the same sums on the same numbers, N times.
 #
-# So let each rank update only a part of the parameters, its **shard**, and keep the optimiser's numbers of that part only. That is stage 1. For this a rank needs only its shard of the gradients, so the others can go as soon as they are summed: stage 2. And the parameters themselves can be in shards, if each layer's are gathered just before they are needed: stage 3.
+# So let each rank update only a part of the parameters, its **shard**, and keep the optimizer's numbers of that part only. That is stage 1. For this a rank needs only its shard of the gradients, so the others can go as soon as they are summed: stage 2. And the parameters themselves can be in shards, if each layer's are gathered just before they are needed: stage 3.
 
 # %% exercise="zero.bytes_per_rank"
 
@@ -80,8 +80,8 @@ parallel_pictures.memory_bars(
     limit=("80 GB", MEMORY),
 )
 
-# %% [markdown] lang="en"
-# **What does it cost?** Not as much as one would think. In lesson 14, an all-reduce was a reduce-scatter and an all-gather of the *gradients*. Here it is a reduce-scatter of the gradients, then the update, then an all-gather of the *parameters*: the same bytes, with the optimiser's work in between. Stages 1 and 2 cost nothing more. Stage 3 gathers the parameters twice, for the forward and again for the backward pass, and sends half as much again. All this as long as a step is one micro-batch: with accumulation, stage 2 sends its gradients after each (nobody has room to add up whole ones), and stage 3 gathers for each as well. Here a step is one:
+# %% [markdown] lang="en" id="0f871f159ab1"
+# **What does it cost?** Not as much as one would think. In lesson 14, an all-reduce was a reduce-scatter and an all-gather of the *gradients*. Here it is a reduce-scatter of the gradients, then the update, then an all-gather of the *parameters*: the same bytes, with the optimizer's work in between. Stages 1 and 2 cost nothing more. Stage 3 gathers the parameters twice, for the forward and again for the backward pass, and sends half as much again. All this as long as a step is one micro-batch: with accumulation, stage 2 sends its gradients after each (nobody has room to add up whole ones), and stage 3 gathers for each as well. Here a step is one:
 
 # %%
 for stage in range(4):
@@ -154,17 +154,17 @@ for gpus, gigabytes in [(1, 80), (2, 80), (4, 80), (8, 80), (8, 40), (16, 40), (
             words = f"stage {found[0]}, micro-batches of {found[1]}, accumulation {found[2]}"
         print(f"{gpus:3} × {gigabytes} GB{', offload' if offload else '         '}: {words}")
 
-# %% [markdown] lang="en"
-# **Offload** puts the optimiser's states, or even the parameters, into the computer's main memory, which is larger and cheaper. The update then happens on the processor, and every step pays for the way there and back. It is the last resort before a larger machine, and for a single GPU it is often the only one. It belongs to ZeRO, so the stage is at least 1. `labs/accelerate/` has a file for stage 3 with everything offloaded, `zero3_offload.yaml`; the other stages need a file of their own.
+# %% [markdown] lang="en" id="37b6ceb3857c"
+# **Offload** puts the optimizer's states, or even the parameters, into the computer's main memory, which is larger and cheaper. The update then happens on the processor, and every step pays for the way there and back. It is the last resort before a larger machine, and for a single GPU it is often the only one. It belongs to ZeRO, so the stage is at least 1. `labs/accelerate/` has a file for stage 3 with everything offloaded, `zero3_offload.yaml`; the other stages need a file of their own.
 #
-# ## 4 · An optimiser in shards
+# ## 4 · An optimizer in shards
 #
 # Here is all of stages 1 and 2 in one function: reduce-scatter the gradients, update the own shard, all-gather the parameters. You have the three parts.
 
-# %% exercise="zero.sharded_adamw"
+# %% exercise="zero.sharded_adamw" id="eef63cdf65a9"
 
-# %% [markdown] lang="en"
-# Train with it. On the left the losses of AdamW in one process and of your optimiser on two and three ranks; on the right how far they are apart. Each rank keeps its own part of Adam's memory:
+# %% [markdown] lang="en" id="810fa3740a2d"
+# Train with it. On the left the losses of AdamW in one process and of your optimizer on two and three ranks; on the right how far they are apart. Each rank keeps its own part of Adam's memory:
 
 # %%
 steps = budget(smoke=6, cpu=25)
@@ -276,7 +276,7 @@ print(f"three shards of the gradient, joined, are the gradient: {same}")
 print(f"sent by each rank: {results[0][1]} bytes; predicted:",
       traffic_per_step(6 * 4, 3, 3, parameter=4, gradient=4))  # fmt: skip
 
-# %% [markdown] lang="en"
+# %% [markdown] lang="en" id="1882179b5c8e"
 # DeepSpeed and PyTorch's FSDP do this for every layer of any model, and gather the next layer's parameters while this one computes.
 #
 # ## 6 · The real thing
@@ -289,7 +289,7 @@ print(f"sent by each rank: {results[0][1]} bytes; predicted:",
 #
 # On a machine with GPUs add `--num_processes 8`: one for each, and they talk over NCCL. Without a GPU the same file starts two processes over gloo; it is DeepSpeed all the same. **Check that you got what you asked for**: the first line of a run names the engine. (A launcher that does not find what it needs may well train without DeepSpeed, and not say so. The labs refuse that.)
 #
-# The next cell launches it, if there is time: importing DeepSpeed takes longer than the training. `labs/memory.py` is the pretraining lab with a census: it counts parameters, gradients and optimiser states, tensor by tensor, on every rank. The prediction is printed before the launch; hold the ranks' own lines against it:
+# The next cell launches it, if there is time: importing DeepSpeed takes longer than the training. `labs/memory.py` is the pretraining lab with a census: it counts parameters, gradients and optimizer states, tensor by tensor, on every rank. The prediction is printed before the launch; hold the ranks' own lines against it:
 
 # %%
 gpus = torch.cuda.device_count()
@@ -353,15 +353,15 @@ parallel_pictures.equal_traces(
     recorded["traces"], title="One training in six ways (fp32)", tolerance=1e-5
 )
 
-# %% [markdown] lang="en"
+# %% [markdown] lang="en" id="777e9afb8507"
 # This is the test to make before you rent anything: the configuration that you are going to use, next to one process, for twenty steps of a tiny model. If the lines part, something is wrong with the batch, the loss or the averaging, and you have found it for nothing.
 #
 # ## What you have now
 #
-# - Training keeps **16 bytes for each parameter**: 2 + 2 + 12. The optimiser has the most.
-# - **Stage 1** divides optimiser states, **2** gradients, **3** parameters. For one micro-batch, 1 and 2 send no more than plain data parallelism, 3 half as much again.
+# - Training keeps **16 bytes for each parameter**: 2 + 2 + 12. The optimizer has the most.
+# - **Stage 1** divides optimizer states, **2** gradients, **3** parameters. For one micro-batch, 1 and 2 send no more than plain data parallelism, 3 half as much again.
 # - **Activations** grow with the batch. ZeRO does not divide them; micro-batches and recomputing make them smaller.
-# - A **sharded optimiser** is reduce-scatter, update, all-gather. Clipping needs the norm of the *whole*.
+# - A **sharded optimizer** is reduce-scatter, update, all-gather. Clipping needs the norm of the *whole*.
 # - **Predict, then measure**; check which engine you got; and compare the first losses with one process.
 #
 # **Where it lives.** `course_utils/parallel/`: `zero.py`, `memory.py`, `census.py`. `labs/accelerate/zero1.yaml`, `zero2.yaml`, `zero3.yaml`, `zero3_offload.yaml` (on GPUs only: on a machine without one there is nothing to move away from), and `fsdp.yaml`, PyTorch's own stage 3. `course_utils/training/engines/` has what they do to the `Trainer`.

@@ -273,8 +273,8 @@ cloud_pictures.two_machines(undisturbed, moved, left_at)
 apart = max(abs(one["loss"] - other["loss"]) for one, other in zip(undisturbed, moved, strict=True))
 print(f"{len(moved)} losses were logged; they differ by at most {apart}.")
 
-# %% [markdown] lang="en"
-# Not *nearly* the same: the same, to the last digit. Weights, optimiser, schedule, random numbers and the position in the data are all in the checkpoint (lesson 07). On another kind of machine, sums are added in another order, and the last digits would differ; the run would still be the same run.
+# %% [markdown] lang="en" id="713b9b4bef98"
+# Not *nearly* the same: the same, to the last digit. Weights, optimizer, schedule, random numbers and the position in the data are all in the checkpoint (lesson 07). On another kind of machine, sums are added in another order, and the last digits would differ; the run would still be the same run.
 #
 # SIGTERM is the polite way. Sometimes a machine just vanishes. Then the newest checkpoint may be half written: the trainer tells by its hashes, and takes the one before. Try it: put `a.kill()` in the place of `a.send_signal(signal.SIGTERM)`.
 #

@@ -27,7 +27,7 @@ from course_utils.grader.sandbox.proxy import Talk, _drawn_from
 from course_utils.grader.sandbox.session import Session, Zygote
 from course_utils.grader.sandbox.values import MAX_ITEMS, Reader
 
-# Gradients, lists and dictionaries, models and optimisers that are given, modules that come back,
+# Gradients, lists and dictionaries, models and optimizers that are given, modules that come back,
 # weights that the check sets, generators, caches, tokenizers, functions, classes of the check's.
 SAMPLE = (
     "tensors.cross_entropy", "tensors.numerical_gradient", "tensors.backpropagate",

@@ -1,4 +1,4 @@
-"""A sharded optimiser is AdamW: the same weights, and a part of its memory on each rank."""
+"""A sharded optimizer is AdamW: the same weights, and a part of its memory on each rank."""
 
 import pytest
 import torch

@@ -174,7 +174,7 @@ def test_every_engine_takes_the_steps_of_one_process(tmp_path: Path, one_process
 def test_a_run_goes_on_under_other_engines_and_process_counts(
     tmp_path: Path, one_process: Path
 ) -> None:
-    """Two processes, one, two: the optimiser's state and the data position go along."""
+    """Two processes, one, two: the optimizer's state and the data position go along."""
     log = tmp_path / "log"
     ended = in_processes(go_on_under, tmp_path, {"zero3": 1, "zero2": 2}, count=2, log=log)
     assert ended.codes == [0, 0], ended.output

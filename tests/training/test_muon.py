@@ -1,4 +1,4 @@
-"""Muon's iteration against a decomposition, the optimiser against PyTorch's two."""
+"""Muon's iteration against a decomposition, the optimizer against PyTorch's two."""
 
 import copy
 import math

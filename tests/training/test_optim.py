@@ -1,4 +1,4 @@
-"""The update rules and their optimiser classes against PyTorch's own."""
+"""The update rules and their optimizer classes against PyTorch's own."""
 
 import copy
 

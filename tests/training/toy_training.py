@@ -125,7 +125,7 @@ class Ended:
 
 
 _server = multiprocessing.get_context("forkserver")
-# Imported once, then forked; torch._dynamo is imported by the first optimiser anyway.
+# Imported once, then forked; torch._dynamo is imported by the first optimizer anyway.
 _server.set_forkserver_preload(["course_utils.training.loop.trainer", "torch._dynamo"])
 
 

@@ -65,7 +65,8 @@ def build(lesson: Lesson, edition: Edition) -> NotebookNode:
 
 def _expand(cell: NotebookNode, edition: Edition) -> Iterator[NotebookNode]:
     if "exercise" in cell.metadata:
-        yield from _exercise_cells(find_exercise(cell.metadata["exercise"]), edition)
+        heading, *others = _exercise_cells(find_exercise(cell.metadata["exercise"]), edition)
+        yield from (_keeping_id(heading, cell), *others)
     elif "question" in cell.metadata:
         yield _answer_cell(cell, edition)
     elif cell.cell_type == "markdown":

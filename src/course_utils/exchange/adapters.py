@@ -1,7 +1,7 @@
 """LoRA adapters as files, in PEFT's format: what it saves loads here, and the other way round.
 
     adapter_config.json           rank, alpha, dropout, rsLoRA, which layers
-    adapter_model.safetensors     the thin matrices alone
+    adapter_model.safetensors     the low-rank matrices alone
 
 An adapter of one of our GPTs is written with transformers' names for the layers, so that PEFT puts
 it onto the exported model; any other model keeps its own names.
@@ -124,7 +124,7 @@ def _refuse_unsupported(described: dict[str, Any], folder: Path) -> None:
 
 
 def _pairs(tensors: dict[str, Tensor], model: nn.Module, folder: Path) -> dict[str, list[Tensor]]:
-    """The two thin matrices of each layer, by the layer's name in `model`."""
+    """The two low-rank matrices of each layer, by the layer's name in `model`."""
     pairs: dict[str, list[Tensor]] = {}
     for key in sorted(tensors):  # A before B
         name, _, kind = key.removeprefix(PREFIX).rpartition(".lora_")

@@ -35,7 +35,7 @@ def convert_gguf(file: Path, target: Path) -> None:
         CourseError: when the file is damaged, or of a kind that is not understood.
     """
     tokenizer = read_tokenizer(file)
-    # Bars of its own, and what a package has to say that it imports: neither is of use here.
+    # Silence transformers' progress bar and the messages of the packages that it imports.
     with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
         from transformers import AutoModelForCausalLM, GgufConfig
 

@@ -60,7 +60,7 @@ def judge(exercise: Exercise, student: Any, seed: int = 0) -> tuple[Outcome, ...
 def _warm_up(exercise: Exercise) -> None:
     """Run the checks on the reference once, without a limit.
 
-    What a process does only the first time must not count as the learner's: the first optimiser
+    What a process does only the first time must not count as the learner's: the first optimizer
     that is made, for one, imports for seconds.
     """
     for check in exercise.checks:

@@ -1,11 +1,11 @@
-"""LoRA: fine-tuning a model by adding a small product of two thin matrices to its large ones.
+"""LoRA: fine-tuning a model by adding a small product of two low-rank matrices to its large ones.
 
                     ┌── weight, out × in, frozen ──────────────────────┐
     x ── dropout ───┤                                                  ├─ + ── y
                     └── down, rank × in ── · scale ── up, out × rank ──┘
 
 `up` starts at zero, so the model begins as it was. A matrix of 576 × 576 has 331,776 numbers; its
-two thin ones of rank 8 have 9,216, and only they need gradients and an optimiser's state.
+two thin ones of rank 8 have 9,216, and only they need gradients and an optimizer's state.
 
 Paper: Hu et al. (2021), "LoRA: Low-Rank Adaptation of Large Language Models", arXiv:2106.09685.
 The files other programs read are in `adapters`.
@@ -35,7 +35,7 @@ class LoRAConfig:
     Attributes:
         rank: Inner width of the product.
         alpha: The product's weight, relative to the rank: see `lora_scale`.
-        dropout: Share of the inputs that the thin matrices do not see in training.
+        dropout: Share of the inputs that the low-rank matrices do not see in training.
         targets: Patterns for the names of the layers: see `matches`.
         rslora: Whether the scale falls with the root of the rank instead of the rank itself.
 
@@ -129,7 +129,7 @@ class LoRALinear(nn.Module):
         return y + F.linear(narrow * self.scale, self.up.to(x.dtype)).to(y.dtype)
 
     def delta(self) -> Float[Tensor, "out_features in_features"]:
-        """What the two thin matrices amount to: scale · up · down, in float32."""
+        """What the two low-rank matrices amount to: scale · up · down, in float32."""
         return self.scale * (self.up.float() @ self.down.float())
 
     @property
@@ -255,7 +255,7 @@ def narrow(model: nn.Module, dtype: torch.dtype) -> None:
 def nearest_low_rank(
     matrix: Float[Tensor, "out_features in_features"], rank: int
 ) -> tuple[Float[Tensor, "out_features rank"], Float[Tensor, "rank in_features"]]:
-    """The two thin matrices whose product comes closest to a matrix.
+    """The two low-rank matrices whose product comes closest to a matrix.
 
     With the singular value decomposition U · diag(s) · V, where s goes from large to small, keep
     the `rank` largest singular values, and give each of the two an equal share of them:

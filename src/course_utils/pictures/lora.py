@@ -1,4 +1,4 @@
-"""Pictures of LoRA: thin matrices, singular values, ranks, memory, learning and forgetting."""
+"""Pictures of LoRA: low-rank matrices, singular values, ranks, memory, learning and forgetting."""
 
 from collections.abc import Mapping, Sequence
 

@@ -201,7 +201,7 @@ def who_keeps_what(kept: Mapping[str, Mapping[str, float]], ranks: int) -> None:
     """Draw for each ZeRO stage which part of everything each rank keeps.
 
     Args:
-        kept: by stage, the bytes per rank of parameters, gradients and optimiser states; the first
+        kept: by stage, the bytes per rank of parameters, gradients and optimizer states; the first
             stage is the one in which everything is whole.
     """
     whole = next(iter(kept.values()))
@@ -230,7 +230,7 @@ def who_keeps_what(kept: Mapping[str, Mapping[str, float]], ranks: int) -> None:
         axes.spines[:].set_visible(False)
         axes.tick_params(length=0)
     panels[0].set_yticks(range(ranks), [f"rank {rank}" for rank in range(ranks)])
-    names = {"parameters": "parameters", "gradients": "gradients", "optimizer": "optimiser states"}
+    names = {"parameters": "parameters", "gradients": "gradients", "optimizer": "optimizer states"}
     legend = [Patch(color=colour, label=names[part]) for part, colour in PARTS.items()]
     panels[0].figure.legend(handles=legend, loc="outside lower center", ncols=3)
 
@@ -279,7 +279,7 @@ def memory_bars(
     used = [
         p for p in colours if any(p in s for s in (*predicted.values(), *(measured or {}).values()))
     ]
-    words = {"optimizer": "optimiser states"}
+    words = {"optimizer": "optimizer states"}
     legend = [Patch(color=colours[part], label=words.get(part, part)) for part in used]
     if measured:
         legend += [Patch(color=GREY, alpha=0.45, label="pale: predicted"),

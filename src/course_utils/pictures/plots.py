@@ -293,7 +293,7 @@ def descents(
     heading: str = "",
     view: tuple[float, float, float, float] = (-2.6, 2.6, -1.9, 1.9),
 ) -> None:
-    """Draw the ways that optimisers take down a surface, one small picture for each.
+    """Draw the ways that optimizers take down a surface, one small picture for each.
 
     Args:
         surface: heights of points, (… 2) to (…); its lowest point is where it is 0.

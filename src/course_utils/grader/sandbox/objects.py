@@ -1,4 +1,4 @@
-"""Models, optimisers, caches and settings of the checks, described so that a copy can be made.
+"""Models, optimizers, caches and settings of the checks, described so that a copy can be made.
 
 A description names the class and lists what the object holds; the tensors and objects inside are
 numbers, so that what two objects share stays shared:
@@ -105,7 +105,7 @@ def _identical(one: dict[str, Any], other: dict[str, Any]) -> bool:
 def take_over(value: Any, plain: list[Any], eye: Eye) -> None:
     """What a learner may have changed on one of the grader's objects, and nothing else.
 
-    Modes, parameters, buffers, an optimiser's settings and state, and attributes of the course's
+    Modes, parameters, buffers, an optimizer's settings and state, and attributes of the course's
     own classes, as long as they keep their type. A layer's size, say, stays as it is: a number of
     the learner's choice there would decide how much memory the grader takes.
     """

@@ -104,7 +104,7 @@ def prepare(config: dict[str, Any]) -> dict[str, Any]:
     for module in modules:  # nobody may have imported one before
         assert module["name"] not in sys.modules, module["name"]
     import torch
-    import torch._dynamo  # the first optimiser imports it, for seconds
+    import torch._dynamo  # the first optimizer imports it, for seconds
 
     torch.set_num_threads(1)
     import course_utils
