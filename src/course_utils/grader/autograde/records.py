@@ -58,6 +58,13 @@ class ExerciseGrade:
     output: str = ""  # what the learner's code printed, cut short
     source: str = ""  # the learner's cell
     seconds: float = 0.0
+    notes: tuple[str, ...] = ()  # how what was graded differs from what the notebook defines
+
+    @property
+    def differs(self) -> bool:
+        """Whether the instructor should compare the notebook with what was graded."""
+        unjudged = self.status in ("failed", "missing") and not self.checks
+        return bool(self.notes) or unjudged
 
     @property
     def flagged(self) -> bool:
@@ -113,7 +120,13 @@ def from_plain(values: dict[str, Any]) -> SubmissionGrade:
     """
     try:
         exercises = tuple(
-            ExerciseGrade(**{**e, "checks": tuple(CheckGrade(**c) for c in e["checks"])})
+            ExerciseGrade(
+                **{
+                    **e,
+                    "checks": tuple(CheckGrade(**c) for c in e["checks"]),
+                    "notes": tuple(e.get("notes", ())),  # older journals have none
+                }
+            )
             for e in values["exercises"]
         )
         answers = tuple(WrittenAnswer(**a) for a in values.get("answers", ()))
