@@ -13,6 +13,7 @@ from course_utils.authoring.build import build
 from course_utils.authoring.lesson import find_lesson
 from course_utils.exercises.exercise import Exercise, all_exercises
 from course_utils.exercises.judge import judge, score
+from course_utils.exercises.mutants import apply
 from course_utils.exercises.mutants import build as build_mutant
 from course_utils.grader.autograde.grade import grade
 from course_utils.grader.autograde.plan import LessonPlan, lesson_plan
@@ -127,3 +128,44 @@ def test_references_get_all_points(lesson: Any, tmp_path: Path, way: str) -> Non
     answers = {p.exercise.id: p.exercise.source for p in lesson[0].exercises}
     for found in _graded(tmp_path, lesson, way, answers):
         assert found.score == found.max_score, (way, found.exercise, found.problem, found.notes)
+
+
+CASES = {
+    "numpy's float": (
+        "start.accuracy",
+        "import numpy as np\n\n\ndef accuracy(logits, labels):\n"
+        "    return np.mean(logits.numpy().argmax(1) == labels.numpy())\n",
+    ),
+    "a compiled function": (
+        "start.parameter_bytes",
+        "@torch.compile(dynamic=True)\ndef parameter_bytes(model):\n"
+        "    return sum(p.numel() * p.element_size() for p in model.parameters())\n",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_honest_cases(lesson: Any, tmp_path: Path, case: str) -> None:
+    name, text = CASES[case]
+    answers = {p.exercise.id: p.exercise.source for p in lesson[0].exercises}
+    if name not in answers:
+        pytest.skip("another lesson's")
+    found = {e.exercise: e for e in _graded(tmp_path, lesson, "as it is", answers | {name: text})}
+    assert found[name].score == found[name].max_score, found[name]
+
+
+@pytest.mark.parametrize("way", ("tests below", "own helper", "merged", "answer under the stub"))
+def test_wrong_answers_get_what_the_local_check_gives(
+    lesson: Any, tmp_path: Path, way: str
+) -> None:
+    exercises = [p.exercise for p in lesson[0].exercises]
+    answers, deserved = {}, {}
+    for exercise in exercises:
+        mutant = next((m for m in exercise.mutants if m.replace), None)
+        if mutant is None:
+            answers[exercise.id], deserved[exercise.id] = exercise.source, float(exercise.points)
+            continue
+        answers[exercise.id] = apply(exercise, mutant)
+        deserved[exercise.id] = score(exercise, judge(exercise, build_mutant(exercise, mutant)))
+    for found in _graded(tmp_path, lesson, way, answers):
+        assert found.score == deserved[found.exercise], (way, found.exercise, found.problem)

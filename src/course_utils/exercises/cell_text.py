@@ -122,9 +122,12 @@ def bound(nodes: Iterable[ast.stmt]) -> set[str]:
             found.add(node.id)
         elif isinstance(node, ast.Attribute | ast.Subscript) and isinstance(node.ctx, ast.Store):
             found |= _root(node)
-        elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
-            if isinstance(node.value.func, ast.Attribute):
-                found |= _root(node.value.func)  # `table.append(row)` changes `table`
+        elif (
+            isinstance(node, ast.Expr)
+            and isinstance(node.value, ast.Call)
+            and isinstance(node.value.func, ast.Attribute)
+        ):
+            found |= _root(node.value.func)  # `table.append(row)` changes `table`
         waiting.extend(ast.iter_child_nodes(node))
     return found
 

@@ -201,9 +201,7 @@ def _revive(exercise: Exercise, source: str) -> _Revived | str:
     namespace = notebook_names() | vars(exercise.module)
     with torch.random.fork_rng(devices=[]):  # whoever asks goes on with the same random numbers
         _add_imports(exercise, source, namespace)
-        problem = execute_cell(
-            source, f"<your {exercise.symbol}>", namespace, exercise.symbol
-        )
+        problem = execute_cell(source, f"<your {exercise.symbol}>", namespace, exercise.symbol)
         if problem:
             return f"yours no longer runs by itself ({problem})"
         mine = namespace.get(exercise.symbol)
@@ -218,7 +216,9 @@ def _revive(exercise: Exercise, source: str) -> _Revived | str:
 def _add_imports(exercise: Exercise, source: str, namespace: dict[str, Any]) -> None:
     """Import what the source uses and the lesson's set-up cells import, unless it is there."""
     try:
-        used = {node.id for node in ast.walk(ast.parse(to_python(source))) if isinstance(node, ast.Name)}
+        used = {
+            node.id for node in ast.walk(ast.parse(to_python(source))) if isinstance(node, ast.Name)
+        }
     except SyntaxError:
         return  # executing it will say so
     for statement in _setup_imports(exercise):

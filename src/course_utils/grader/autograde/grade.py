@@ -13,6 +13,7 @@ from course_utils.exercises.timelimit import TimeUp, time_limit
 from course_utils.grader.autograde.borrowed import borrowed
 from course_utils.grader.autograde.plan import LessonPlan, PlannedExercise
 from course_utils.grader.autograde.records import (
+    BESIDE,
     CheckGrade,
     CheckStatus,
     ExerciseGrade,
@@ -191,7 +192,7 @@ class Sitting:
         except (TimeUp, Died) as end:
             return self._ended(blank, exercise, end)
         if problem and kind in ("function", "class"):
-            said = f"an error beside the definition, which was graded: {problem}"
+            said = f"{BESIDE}, which was graded: {problem}"
             blank = replace(blank, notes=(*blank.notes, said[:MAX_MESSAGE]))
         if kind in ("missing", "value"):
             found = self._not_run(blank, exercise, source, problem)

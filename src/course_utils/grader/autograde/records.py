@@ -28,6 +28,10 @@ CheckStatus = Literal[
 # What an instructor must look at before the score counts: a crash is never mistaken for a zero.
 FLAGGED: frozenset[str] = frozenset({"timeout", "memory", "crashed", "forbidden"})
 
+# How a note begins about an error in a statement that is no part of the definition. With all points
+# it needs nobody: most often the statement uses a variable of the lesson that the sandbox lacks.
+BESIDE = "an error beside the definition"
+
 
 @dataclass(frozen=True, kw_only=True)
 class CheckGrade:
@@ -64,7 +68,8 @@ class ExerciseGrade:
     def differs(self) -> bool:
         """Whether the instructor should compare the notebook with what was graded."""
         unjudged = self.status in ("failed", "missing") and not self.checks
-        return bool(self.notes) or unjudged
+        elsewhere = any(not note.startswith(BESIDE) for note in self.notes)
+        return elsewhere or unjudged or (bool(self.notes) and self.score < self.max_score)
 
     @property
     def flagged(self) -> bool:

@@ -166,9 +166,7 @@ class Notebook:
                 found.setdefault(cell.index, []).append(node)
         return found
 
-    def _joined(
-        self, taken: CodeCell, notes: list[str]
-    ) -> tuple[str, ast.Module | None, CodeCell]:
+    def _joined(self, taken: CodeCell, notes: list[str]) -> tuple[str, ast.Module | None, CodeCell]:
         """A cell that is not Python, with the learner's cells right after or before it."""
         place = [cell.index for cell in self.cells].index(taken.index)
         for step in (1, -1):
