@@ -86,9 +86,9 @@ class Notebook:
         notes = []
         above = [cell for cell in found if check is None or cell.index < check]
         if not found:
-            taken = (written or marked or [None])[-1]
-            if taken is None:
+            if not marked:
                 return None
+            taken = (written or marked)[-1]
         else:
             taken = (above or found)[-1]
             if not above and taken.marked != exercise:
