@@ -8,6 +8,7 @@ both and the feedback can recognise a known mistake by its outputs.
 import math
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -66,6 +67,7 @@ def assert_close(
         ):
             raise CheckFailure(message, expected, actual)
         return
+    actual = _number(actual)
     if type(actual) not in (int, float):
         raise CheckFailure(
             f"{message}: expected a number, got {_describe(actual)}", expected, actual
@@ -88,6 +90,7 @@ def assert_equal(actual: Any, expected: Any, message: str) -> None:
         if not torch.equal(actual.detach().cpu(), expected.detach().cpu()):
             raise CheckFailure(message, expected, actual)
         return
+    actual = _number(actual)
     if type(actual) is not type(expected):
         raise CheckFailure(
             f"{message}: expected {_describe(expected)}, got {_describe(actual)}", expected, actual
@@ -98,6 +101,11 @@ def assert_equal(actual: Any, expected: Any, message: str) -> None:
             assert_equal(got, want, f"{message} (item {index})")
     elif actual != expected:
         raise CheckFailure(message, expected, actual)
+
+
+def _number(value: Any) -> Any:
+    """NumPy's float64 is a float of Python's (a subclass), and counts as one."""
+    return float(value) if type(value) is np.float64 else value
 
 
 def _same_kind(actual: Any, expected: Tensor, message: str) -> None:

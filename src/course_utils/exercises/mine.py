@@ -27,6 +27,7 @@ from typing import Any, Literal
 import torch
 
 from course_utils.base.paths import course_root
+from course_utils.exercises.cell_text import notebook_names, to_python
 from course_utils.exercises.cells import execute_cell
 from course_utils.exercises.exercise import (
     Exercise,
@@ -197,10 +198,10 @@ def _verified_sources(exercises: list[Exercise]) -> list[str | None]:
 
 def _revive(exercise: Exercise, source: str) -> _Revived | str:
     """Execute a stored version and check it again; returns what is wrong when it is refused."""
-    namespace = dict(vars(exercise.module))
+    namespace = notebook_names() | vars(exercise.module)
     with torch.random.fork_rng(devices=[]):  # whoever asks goes on with the same random numbers
         _add_imports(exercise, source, namespace)
-        problem = execute_cell(source, f"<your {exercise.symbol}>", namespace)
+        problem = execute_cell(source, f"<your {exercise.symbol}>", namespace, exercise.symbol)
         if problem:
             return f"yours no longer runs by itself ({problem})"
         mine = namespace.get(exercise.symbol)
@@ -215,7 +216,9 @@ def _revive(exercise: Exercise, source: str) -> _Revived | str:
 def _add_imports(exercise: Exercise, source: str, namespace: dict[str, Any]) -> None:
     """Import what the source uses and the lesson's set-up cells import, unless it is there."""
     try:
-        used = {node.id for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name)}
+        used = {
+            node.id for node in ast.walk(ast.parse(to_python(source))) if isinstance(node, ast.Name)
+        }
     except SyntaxError:
         return  # executing it will say so
     for statement in _setup_imports(exercise):

@@ -15,6 +15,7 @@ import nbformat
 from nbformat import NotebookNode
 
 from course_utils.base.errors import CourseError
+from course_utils.exercises.cell_text import notebook_names
 from course_utils.exercises.cells import execute_cell
 from course_utils.exercises.check import Result, check, verified
 from course_utils.exercises.exercise import Exercise, find_exercise
@@ -55,7 +56,7 @@ def read_notebook(path: Path) -> NotebookNode:
 
 def check_notebook(notebook: NotebookNode) -> list[Checked]:
     """Check every exercise of a notebook, in order; solved ones count as the learner's progress."""
-    namespace: dict[str, Any] = {"__name__": "__main__"}
+    namespace: dict[str, Any] = notebook_names()
     results: dict[str, Checked] = {}
     for index, cell in enumerate(notebook.cells):
         role = _role(cell)

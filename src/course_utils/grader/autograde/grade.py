@@ -13,6 +13,7 @@ from course_utils.exercises.timelimit import TimeUp, time_limit
 from course_utils.grader.autograde.borrowed import borrowed
 from course_utils.grader.autograde.plan import LessonPlan, PlannedExercise
 from course_utils.grader.autograde.records import (
+    BESIDE,
     CheckGrade,
     CheckStatus,
     ExerciseGrade,
@@ -172,7 +173,10 @@ class Sitting:
         )  # fmt: skip
         if source is None:
             return replace(blank, problem="The notebook has no cell for it.")
-        blank = replace(blank, source=source[:MAX_SOURCE], status="not_attempted")
+        unit = self.submission.units[exercise.id]
+        blank = replace(
+            blank, source=source[:MAX_SOURCE], status="not_attempted", notes=unit.notes
+        )  # fmt: skip
         if not source.strip() or (source == planned.stub and exercise.starter is None):
             return blank
         later = tuple(p.exercise for p in self.plan.exercises[index + 1 :])
@@ -182,10 +186,15 @@ class Sitting:
         try:
             session = self._enter(index, borrows)
             session.printed, session.notes = "", []
-            problem, kind = session.run_cell(source, f"<{exercise.id}>", exercise.symbol)
+            problem, kind = session.run_cell(
+                unit.text, f"<{exercise.id}>", exercise.symbol, unit.before
+            )
         except (TimeUp, Died) as end:
             return self._ended(blank, exercise, end)
-        if problem or kind in ("missing", "value"):
+        if problem and kind in ("function", "class"):
+            said = f"{BESIDE}, which was graded: {problem}"
+            blank = replace(blank, notes=(*blank.notes, said[:MAX_MESSAGE]))
+        if kind in ("missing", "value"):
             found = self._not_run(blank, exercise, source, problem)
         else:
             found = self._judge(blank, exercise)
@@ -201,10 +210,12 @@ class Sitting:
         for exercise in borrows:
             session.restore(exercise, hand_on=True)
         for planned, earlier in zip(self.plan.exercises[:index], self.done, strict=True):
-            source = self.submission.solutions.get(planned.exercise.id)
+            unit = self.submission.units.get(planned.exercise.id)
             harmless = earlier.exercise not in self.deadly and earlier.status != "not_attempted"
-            if source is not None and harmless:
-                session.run_cell(source, f"<{earlier.exercise}>", planned.exercise.symbol)
+            if unit is not None and harmless:
+                session.run_cell(
+                    unit.text, f"<{earlier.exercise}>", planned.exercise.symbol, unit.before
+                )
             if planned.exercise not in borrows:
                 session.restore(planned.exercise, hand_on=earlier.status != "passed")
         return session

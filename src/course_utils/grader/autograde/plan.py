@@ -13,6 +13,7 @@ from course_utils.authoring.build import build
 from course_utils.authoring.lesson import find_lesson, lesson_sources
 from course_utils.base.errors import CourseError
 from course_utils.base.paths import course_root
+from course_utils.exercises.cell_text import preload
 from course_utils.exercises.exercise import Exercise, find_exercise, lesson_files
 
 
@@ -44,6 +45,7 @@ class LessonPlan:
     questions: tuple[Question, ...]
     setup: tuple[str, ...]
     locked: dict[str, str]  # grade id: text
+    released: frozenset[str]  # texts of the other code cells
     environment: str  # digest of the library, Python and torch
 
 
@@ -60,6 +62,7 @@ def lesson_plan(number: str) -> LessonPlan:
     """
     lesson = find_lesson(number)
     notebook = build(lesson, "learner")
+    preload()
     helpers = _definitions(lesson_files().get(lesson.number))
     exercises, questions, locked, setup = [], [], {}, []
     for cell in notebook.cells:
@@ -83,6 +86,7 @@ def lesson_plan(number: str) -> LessonPlan:
         raise CourseError(f"Lesson {lesson.number} has nothing to grade.")
     return LessonPlan(
         lesson.number, lesson.name, tuple(exercises), tuple(questions), tuple(setup), locked,
+        frozenset(c.source for c in notebook.cells if c.cell_type == "code"),
         environment_digest(),
     )  # fmt: skip
 

@@ -28,6 +28,10 @@ CheckStatus = Literal[
 # What an instructor must look at before the score counts: a crash is never mistaken for a zero.
 FLAGGED: frozenset[str] = frozenset({"timeout", "memory", "crashed", "forbidden"})
 
+# How a note begins about an error in a statement that is no part of the definition. With all points
+# it needs nobody: most often the statement uses a variable of the lesson that the sandbox lacks.
+BESIDE = "an error beside the definition"
+
 
 @dataclass(frozen=True, kw_only=True)
 class CheckGrade:
@@ -58,6 +62,14 @@ class ExerciseGrade:
     output: str = ""  # what the learner's code printed, cut short
     source: str = ""  # the learner's cell
     seconds: float = 0.0
+    notes: tuple[str, ...] = ()  # how what was graded differs from what the notebook defines
+
+    @property
+    def differs(self) -> bool:
+        """Whether the instructor should compare the notebook with what was graded."""
+        unjudged = self.status in ("failed", "missing") and not self.checks
+        elsewhere = any(not note.startswith(BESIDE) for note in self.notes)
+        return elsewhere or unjudged or (bool(self.notes) and self.score < self.max_score)
 
     @property
     def flagged(self) -> bool:
@@ -113,7 +125,13 @@ def from_plain(values: dict[str, Any]) -> SubmissionGrade:
     """
     try:
         exercises = tuple(
-            ExerciseGrade(**{**e, "checks": tuple(CheckGrade(**c) for c in e["checks"])})
+            ExerciseGrade(
+                **{
+                    **e,
+                    "checks": tuple(CheckGrade(**c) for c in e["checks"]),
+                    "notes": tuple(e.get("notes", ())),  # older journals have none
+                }
+            )
             for e in values["exercises"]
         )
         answers = tuple(WrittenAnswer(**a) for a in values.get("answers", ()))

@@ -4,7 +4,6 @@ Only the text of the learner's own cells is taken, by their marks: whatever else
 doubled, moved or changed comes from the released notebook.
 """
 
-import ast
 import hashlib
 import json
 import os
@@ -15,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from course_utils.base.errors import CourseError
+from course_utils.exercises.cell_text import defined, parse, to_python
 from course_utils.grader.autograde.plan import LessonPlan, PlannedExercise
+from course_utils.grader.autograde.solution_cells import CodeCell, Notebook, Unit
 
 MAX_BYTES, MAX_BRACKETS = 48 * 2**20, 400_000
 MAX_SOURCE, MAX_ANSWER, MAX_NOTES = 100_000, 20_000, 20
@@ -39,6 +40,7 @@ class Submission:
     """What a learner wrote, by exercise and question."""
 
     solutions: dict[str, str] = field(default_factory=dict)
+    units: dict[str, Unit] = field(default_factory=dict)
     answers: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     digest: str = ""
@@ -93,8 +95,7 @@ def read_submission(found: Found, plan: LessonPlan) -> Submission:
     cells = _cells(data)
     stamp = _read_bytes(found.path.with_name("timestamp.txt"), 200, missing=b"")
     submission.timestamp = stamp.decode("ascii", "replace").strip()[:60]
-    for planned in plan.exercises:
-        _take_solution(submission, cells, planned)
+    _take_solutions(submission, cells, plan)
     for question in plan.questions:
         texts = [c.text for c in cells if c.question == question.name]
         if texts:
@@ -189,43 +190,62 @@ def _cell(raw: dict[str, Any]) -> _Cell:
     )
 
 
-def _take_solution(submission: Submission, cells: list[_Cell], planned: PlannedExercise) -> None:
-    """The learner's text for one exercise, however its cell has fared."""
+def _take_solutions(submission: Submission, cells: list[_Cell], plan: LessonPlan) -> None:
+    """The learner's text for each exercise, wherever it stands."""
+    marks: dict[int, str] = {}
+    for planned in plan.exercises:
+        marks |= dict.fromkeys(_marked(submission, cells, planned), planned.exercise.id)
+    code = []
+    for index, cell in enumerate(cells):
+        mark = marks.get(index, "")
+        if len(cell.text) > MAX_SOURCE:
+            if mark:
+                submission.note(f"{mark}: its cell has {len(cell.text):,} characters, not read")
+        elif mark or (cell.kind == "code" and not cell.role and cell.text not in plan.setup):
+            own = not mark and cell.text not in plan.released
+            code.append(CodeCell(index, cell.text, mark, own))
+    symbols = {p.exercise.id: p.exercise.symbol for p in plan.exercises}
+    notebook = Notebook(code, symbols)
+    for planned in plan.exercises:
+        name, slug = planned.exercise.id, planned.exercise.slug
+        checks = [
+            index
+            for index, cell in enumerate(cells)
+            if (cell.exercise == name and cell.role == "check") or cell.grade_id == slug
+        ]
+        unit = notebook.unit(name, checks[-1] if checks else None, planned.stub)
+        if unit is None:
+            submission.note(f"{name}: there is no cell for it")
+            continue
+        submission.solutions[name], submission.units[name] = unit.raw, unit
+
+
+def _marked(submission: Submission, cells: list[_Cell], planned: PlannedExercise) -> list[int]:
+    """The places of the cells that are marked as an exercise's solution."""
     name, slug = planned.exercise.id, planned.exercise.slug
-    marked = [c for c in cells if c.exercise == name and c.role == "solution"]
-    marked = marked or [c for c in cells if c.grade_id == f"{slug}-solution"]
+    marked = [i for i, c in enumerate(cells) if c.exercise == name and c.role == "solution"]
+    marked = marked or [i for i, c in enumerate(cells) if c.grade_id == f"{slug}-solution"]
     if not marked:
-        marked = [c for c in cells if c.kind == "code" and _defines(c, planned.exercise.symbol)]
+        symbol = planned.exercise.symbol
+        marked = [i for i, c in enumerate(cells) if c.kind == "code" and _defines(c, symbol)]
+        marked = [i for i in marked if cells[i].exercise in ("", name)]
         if marked:
             submission.note(f"{name}: the cell had lost its mark and was found by what it defines")
-    if not marked:
-        submission.note(f"{name}: there is no cell for it")
-        return
-    written = [c for c in marked if c.text.strip() and c.text != planned.stub]
     if len(marked) > 1:
         submission.note(
             f"{name}: {len(marked)} cells are marked as its solution; the last one counts"
         )
-    taken = (written or marked)[-1]
-    if taken.kind != "code":
-        submission.note(f"{name}: its cell is of type {taken.kind[:20]!r}, read as code")
-    if len(taken.text) > MAX_SOURCE:
-        submission.note(f"{name}: its cell has {len(taken.text):,} characters and was not read")
-        return
-    submission.solutions[name] = taken.text
+    for index in marked:
+        if cells[index].kind != "code":
+            submission.note(f"{name}: its cell is of type {cells[index].kind[:20]!r}, read as code")
+    return marked
 
 
 def _defines(cell: _Cell, symbol: str) -> bool:
     if symbol not in cell.text or len(cell.text) > MAX_SOURCE or cell.role:
         return False
-    try:
-        tree = ast.parse(cell.text)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return False
-    return any(
-        isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == symbol
-        for node in tree.body
-    )
+    tree = parse(to_python(cell.text))
+    return tree is not None and symbol in defined(tree.body)
 
 
 def _compare_locked(submission: Submission, cells: list[_Cell], plan: LessonPlan) -> None:

@@ -6,7 +6,6 @@ broken by it. That is why nothing is decided here.
 
 import copy
 import io
-import linecache
 import socket
 import sys
 import traceback
@@ -17,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from course_utils.exercises.cell_text import run_statements
 from course_utils.grader.sandbox import refused
 from course_utils.grader.sandbox.child_values import ChildReader, ChildWriter, Method
 from course_utils.grader.sandbox.frames import Closed, WireError, receive, send
@@ -221,23 +221,18 @@ class Child:
 
     def op_cell(self, message: dict[str, Any], reader: ChildReader) -> Any:
         """Run a cell that should define `symbol`; returns what went wrong, and what it defined."""
-        symbol, filename, lines = message["symbol"], message["file"], message["source"].split("\n")
-        kept = [line if not line.startswith(("%", "!")) else "" for line in lines]
-        self.cells[filename] = kept
-        text = "\n".join(kept)
-        linecache.cache[filename] = (len(text), None, [line + "\n" for line in kept], filename)
+        symbol, filename, source = message["symbol"], message["file"], message["source"]
         self.namespace.pop(symbol, None)
         self.student = None
         torch.set_grad_enabled(True)
-        problem = ""
-        try:
-            exec(compile(text, filename, "exec"), self.namespace)
-        except SyntaxError as error:
-            problem = f"SyntaxError in line {error.lineno}: {error.msg}"
-        except BaseException as error:
-            problem = f"{type(error).__name__}: {str(error)[:MAX_SAID]}"
-            if isinstance(error, MemoryError) or "allocate memory" in str(error):
-                problem = "MemoryError: " + problem
+        problems = []
+        for name, text in (*message["before"], (filename, source)):
+            self.cells[name] = text.split("\n")
+            try:
+                problems += run_statements(text, name, self.namespace)
+            except BaseException as error:
+                problems.append(f"{type(error).__name__}: {str(error)[:MAX_SAID]}")
+        problem = problems[0] if problems else ""
         self.student = self.namespace.get(symbol)
         kind = "missing" if symbol not in self.namespace else "value"
         if kind == "value" and callable(self.student):

@@ -57,6 +57,8 @@ class ChildWriter(Writer):
         sent = child.sent.get(id(value))
         if sent is not None and sent[0] is value:
             return sent[1]
+        if kind is np.float64:  # a float, as for the local check
+            return float(value)
         if self.only_known:
             raise WireError("new here")
         if isinstance(value, tuple):

@@ -5,9 +5,12 @@ gets round it gains nothing but a worse message.
 """
 
 import os
+import platform
 import sys
 from types import FrameType, ModuleType
 from typing import Any, NoReturn
+
+import psutil
 
 MAX_NOTES = 20
 
@@ -65,6 +68,8 @@ _READING = ("os.listdir", "os.scandir", "os.chdir")
 _WRITING = ("os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.symlink", "os.link", "os.chmod",
             "os.chown", "os.truncate", "os.utime", "shutil.rmtree", "sqlite3.connect")  # fmt: skip
 _FRAMES = 8
+# Importing urllib3 probes for a socket; platform and psutil ask programs about the machine.
+_ASKING = ("<frozen importlib", platform.__file__, psutil.__file__.removesuffix("__init__.py"))
 
 
 def watch(roots: tuple[str, ...], scratch: str, cells: dict[str, list[str]]) -> None:
@@ -90,7 +95,18 @@ def watch(roots: tuple[str, ...], scratch: str, cells: dict[str, list[str]]) -> 
             frame = frame.f_back
         return False
 
+    def by_library() -> bool:
+        """Whether an import, or a library that asks about the machine, is what reached for it."""
+        frame: FrameType | None = sys._getframe(2)
+        while frame is not None and frame.f_code.co_filename not in cells:
+            if frame.f_code.co_filename.startswith(_ASKING):
+                return True
+            frame = frame.f_back
+        return False
+
     def look(event: str, arguments: tuple[Any, ...]) -> None:
+        if event in (*_NETWORK, *_PROCESSES) and by_library():
+            return  # the kernel refuses it all the same
         if event in _NETWORK:
             note("the network")
         elif event in _PROCESSES:

@@ -246,10 +246,21 @@ class Session:
 
     # --- what the grader asks -----------------------------------------------------------------
 
-    def run_cell(self, source: str, file: str, symbol: str) -> tuple[str, str]:
-        """Run a solution cell; returns what went wrong, and whether it defined something."""
+    def run_cell(
+        self, source: str, file: str, symbol: str, before: Sequence[tuple[str, str]] = ()
+    ) -> tuple[str, str]:
+        """Run a solution cell; returns what went wrong, and whether it defined something.
+
+        Args:
+            source: the cell's text as Python; each of its statements is run for itself.
+            file: its name in tracebacks.
+            symbol: what it should define.
+            before: names and texts of cells that are run before it.
+        """
         with self.time_limit(5.0, 15.0):
-            found = self._order("cell", source=source, file=file, symbol=symbol)
+            found = self._order(
+                "cell", source=source, file=file, symbol=symbol, before=[list(b) for b in before]
+            )  # fmt: skip
         if type(found) is not list or [type(part) for part in found] != [str, str]:
             raise Died("a cell ends in words")
         return found[0][:600], found[1]

@@ -81,7 +81,8 @@ def _flagged(records: Sequence[SubmissionGrade], links: Mapping[int, str]) -> It
         return
     yield (
         "<p>A crash is no zero. These scores stand as they are until somebody has looked; in "
-        "formgrader they need a manual grade.</p>"
+        "formgrader they need a manual grade. The other rows name what the notebook defines, "
+        "what was graded instead, and the error that the grader met.</p>"
     )
     rows = [
         (

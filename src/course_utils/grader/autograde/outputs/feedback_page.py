@@ -84,6 +84,7 @@ def _exercise(exercise: ExerciseGrade) -> str:
     ]
     if exercise.problem:
         parts.append(f"<pre>{plain.html(exercise.problem)}</pre>")
+    parts += [f'<p class="quiet small">{plain.html(note, 600)}</p>' for note in exercise.notes]
     if exercise.flagged:
         parts.append(f"<p>{_TO_BE_LOOKED_AT}</p>")
     if exercise.status not in ("not_attempted", "missing"):

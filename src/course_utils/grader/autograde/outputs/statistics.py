@@ -135,6 +135,10 @@ def flags(records: Iterable[SubmissionGrade]) -> list[Flag]:
                 ended = [c.message for c in exercise.checks if c.status in FLAGGED and c.message]
                 why = exercise.problem or next(iter(ended), "")
                 found.append(Flag(record, exercise, why))
+            elif exercise.differs:
+                said = "; ".join(exercise.notes)
+                why = f"{said}. {exercise.problem}" if said else exercise.problem
+                found.append(Flag(record, exercise, why))
     return sorted(found, key=lambda one: one.exercise is not None)
 
 
