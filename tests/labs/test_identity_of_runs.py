@@ -49,7 +49,7 @@ def base(seed: int = 0) -> None:
     [
         ("pretrain", ["--prompts", "The year|"], "is empty"),
         ("pretrain", ["--prompts", "2889 " * 80], "no room in a context of 80"),
-        ("pretrain", ["--evaluation-rows", "0"], "evaluation_rows must be at least 1; found 0"),
+        ("pretrain", ["--evaluation-rows", "0"], "--evaluation-rows must be at least 1; found 0"),
         ("sft", ["--exam", "-1"], "exam must be at least 0; found -1"),
         ("lora", ["--exam", "-1"], "exam must be at least 0; found -1"),
         ("dpo", ["--exam", "0"], "exam must be at least 1; found 0"),

@@ -292,7 +292,7 @@ def test_lora_trains_an_adapter_that_can_be_talked_to_and_exported(
     load_adapter(adapted, export_adapter("lora-smoke", tmp_path / "peft"))
     tokens = torch.tensor([tokenizer.encode("The year 2889")])
     torch.testing.assert_close(adapted(tokens), merged(tokens), rtol=1e-4, atol=1e-5)
-    with pytest.raises(CourseError, match="trained all of its model"):
+    with pytest.raises(CourseError, match="it trained all weights"):
         export_adapter("sft-smoke", tmp_path / "none")
 
 
@@ -328,7 +328,7 @@ def test_qlora_trains_on_a_base_in_four_bits(world: World, lora_said: str) -> No
         ),
         (["sft.py", "--recipe", "sft-smoke", "--base", "pretrain-smok"], "'pretrain-smoke'?"),
         (["sft.py", "--recipe", "sft-smoke", "--context", "99"], "longer than the context of"),
-        (["sft.py", "--recipe", "sft-smoke", "--data", "identity*x"], "how many times"),
+        (["sft.py", "--recipe", "sft-smoke", "--data", "identity*x"], "number of repetitions"),
         (["lora.py", "--recipe", "lora-smoke", "--task", "reminder"], "Did you mean 'reminders'"),
         (["lora.py", "--recipe", "lora-smoke", "--targets", "quarry"], "matches no layer"),
         (["lora.py", "--recipe", "lora-smoke", "--quantize", "nf5"], "nf4"),

@@ -178,7 +178,7 @@ def test_every_recipe_fits_the_lab() -> None:
         (["--dataset", "minst"], r"invalid choice 'minst' for argument '--dataset'"),
         (["--hold-out", "60000"], r"hold_out must be from 0 to 59,999"),
         (["--batch-size", "70000"], r"batch of 70000 does not fit in 60000 examples"),
-        (["--name", "a/b"], r"name must be a folder's name"),
+        (["--name", "a/b"], r"name must be a folder name"),
     ],
 )
 def test_wrong_options_are_refused(

@@ -41,7 +41,7 @@ def test_a_mixture_is_trained_measured_loaded_and_exported(
     counted = sum(parameter.numel() for parameter in model.parameters())
     active = counted - sum(p.numel() for p in model.parameters() if p.ndim == 3) // 2
     said = capsys.readouterr().out
-    assert f"{counted:,} parameters, {active:,} of them for each token." in said
+    assert f"{counted:,} parameters, {active:,} of them active per token." in said
     assert (config.n_experts, config.top_k) == (4, 2)
 
     lines = (tmp_path / "runs" / "mixture" / "metrics.jsonl").read_text().splitlines()

@@ -224,7 +224,7 @@ def test_an_offloaded_optimisers_count_is_a_number_there_and_a_tensor_in_files()
 
     engine, part = object.__new__(ZeroEngine), torch.zeros(3)
     engine._zero = SimpleNamespace(optimizer=DeepSpeedCPUAdam())
-    engine._parts = lambda: [part]
+    engine._shards = lambda: [part]
     engine._make_state({"step": torch.tensor(7.0), "exp_avg": torch.ones(3)})
     state = engine._zero.optimizer.state[part]
     assert type(state["step"]) is int and state["step"] == 7

@@ -36,7 +36,7 @@ def test_what_is_shipped_is_shown_until_an_own_run_has_finished(own: Path) -> No
 def test_recording_writes_what_is_read_back(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "course_root", lambda: own.parent)
     (own.parent / "lessons").mkdir()
-    with pytest.raises(CourseError, match="not a run that has finished"):
+    with pytest.raises(CourseError, match="is not a finished run"):
         record("lora-smollm2")
     (own / "summary.json").write_text("{}")
     record("lora-smollm2")
