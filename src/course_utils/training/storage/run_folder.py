@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from course_utils.base import toml
+import tomli_w
+
 from course_utils.base.durable import disk_errors, flush_file, locked, write_whole
 from course_utils.base.errors import CourseError
 
@@ -87,7 +88,7 @@ class RunFolder:
     def write_config(self, settings: Mapping[str, Any]) -> None:
         """Write config.toml, and delete summary.json: the run is not finished."""
         (self.path / "summary.json").unlink(missing_ok=True)
-        write_whole(self.path / "config.toml", toml.dumps(settings))
+        write_whole(self.path / "config.toml", as_toml(settings))
 
     def write_files(self, files: Mapping[str, str]) -> None:
         """Write texts by file name, each atomically."""
@@ -174,3 +175,14 @@ def _line(record: Record) -> str:
 
 def _complete(line: str) -> bool:
     return line.startswith("{") and line.endswith("}")
+
+
+def as_toml(settings: Mapping[str, Any]) -> str:
+    """Settings as TOML text. Entries that are None are left out, as TOML has no null."""
+    return tomli_w.dumps(_without_none(settings))
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_none(entry) for key, entry in value.items() if entry is not None}
+    return value
