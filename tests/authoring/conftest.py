@@ -50,6 +50,6 @@ def toy_course(tmp_path, monkeypatch):
     (tmp_path / "grading" / "exercises").mkdir(parents=True)
     (tmp_path / "lessons" / "source" / "00_toy.py").write_text(SOURCE)
     (tmp_path / "grading" / "exercises" / "lesson_00.py").write_text(
-        "from toy_exercises import COUNTER, MEAN\nEXERCISES = (MEAN, COUNTER)\n"
+        (TOY / "toy_exercises.py").read_text("utf-8") + "\n\nEXERCISES = (MEAN, COUNTER)\n"
     )
     return tmp_path
