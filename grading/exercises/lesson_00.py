@@ -1,4 +1,4 @@
-"""Lesson 00: accuracy, the memory of a model, random numbers that come out the same."""
+"""Lesson 00: accuracy, a model's memory footprint, reproducible random numbers."""
 
 import torch
 from torch import nn
@@ -9,7 +9,7 @@ from course_utils.exercises import Exercise, Mutant, assert_close, assert_equal
 
 
 def counts_four_by_hand(student, rng):
-    """Three of four right is 0.75"""
+    """Gives 0.75 when three of four predictions are right"""
     logits = torch.tensor([[2.0, 1.0, 0.0], [0.1, 0.3, 0.2], [-3.0, -2.0, -1.0], [5.0, 9.0, 7.0]])
     labels = torch.tensor([0, 1, 0, 1])
     assert_close(student(logits, labels), 0.75, "Here three of four predictions are right")
@@ -28,7 +28,7 @@ def agrees_on_random_scores(student, rng):
 
 
 def all_and_nothing(student, rng):
-    """All right is 1.0, all wrong is 0.0, and both are Python floats"""
+    """Gives the Python floats 1.0 when all are right and 0.0 when none is"""
     logits = torch.randn(20, 5, generator=rng)
     best = logits.max(dim=1).indices
     assert_equal(student(logits, best), 1.0, "Every prediction is right here")
@@ -59,7 +59,7 @@ ACCURACY = Exercise(
         ),
         Mutant(
             says="You predict the class with the smallest score. The largest wins: argmax.",
-            why="argmin stands beside argmax in every completion list, and losses are minimised.",
+            why="argmin stands beside argmax in every completion list, and losses are minimized.",
             replace=("argmax", "argmin"),
         ),
         Mutant(
@@ -68,7 +68,7 @@ ACCURACY = Exercise(
             replace=("predictions == labels", "predictions != labels"),
         ),
         Mutant(
-            says="This is how many are right, not which share. Divide by the number of examples.",
+            says="You return the number of right answers. Divide it by the number of examples.",
             why="sum() already gives a plausible number.",
             replace=(".sum().item() / len(labels)", ".sum().item()"),
         ),
@@ -78,7 +78,7 @@ ACCURACY = Exercise(
             replace=("return (", "return 100 * ("),
         ),
         Mutant(
-            says="You return a tensor with one number in it. .item() makes a Python float of it.",
+            says="You return a tensor with one number in it. Call .item() to get a Python float.",
             why="It prints almost like a number, and it works until somebody saves it as JSON.",
             replace=(".sum().item() / len(labels)", ".sum() / len(labels)"),
         ),
@@ -175,8 +175,8 @@ PARAMETER_BYTES = Exercise(
             ),
         ),
         Mutant(
-            says="You counted buffers too: the running statistics of batch normalisation are part "
-            "of the model's state, but no parameters.",
+            says="You counted buffers too: the running statistics of batch normalization are part "
+            "of the model's state, but they are not parameters.",
             why="Buffers sit beside the parameters in the model's state and take memory as well.",
             replace=(
                 "model.parameters()",
@@ -226,7 +226,7 @@ def same_seed_same_numbers(student, rng):
 
 
 def every_seed_its_own(student, rng):
-    """Every seed has numbers of its own, for any shape"""
+    """Different seeds give different numbers, for any shape"""
     seed = new_seed(rng)
     for shape in ((5,), (2, 3, 4)):
         for one in (seed, seed + 1):
@@ -241,7 +241,7 @@ def scaled_by_std(student, rng):
 
 
 def leaves_the_global_generator(student, rng):
-    """Other code's random numbers stay what they were"""
+    """The global generator's state does not change"""
     seed = new_seed(rng)
     before = torch.get_rng_state()
     numbers = student((3,), seed)
@@ -283,9 +283,9 @@ SEEDED_NORMAL = Exercise(
             replace=("torch.Generator().manual_seed(seed)", "torch.Generator()"),
         ),
         Mutant(
-            says="torch.rand draws evenly between 0 and 1. A normal distribution is torch.randn, "
-            "with an n.",
-            why="One letter apart.",
+            says="torch.rand draws uniform random numbers between 0 and 1. For a normal "
+            "distribution, call torch.randn, with an n.",
+            why="The two names differ by one letter.",
             replace=("torch.randn(shape,", "torch.rand(shape,"),
         ),
         Mutant(

@@ -210,7 +210,7 @@ SOFTMAX = Exercise(
 
 
 def known_values(student, rng):
-    """Undecided between four classes costs log 4, half a chance costs log 2"""
+    """Gives log 4 for four equal scores, and log 2 for a probability of 1/2"""
     undecided = torch.zeros(3, 4)
     half = torch.tensor([[math.log(3.0), 0.0, 0.0, 0.0]])
     expected = torch.tensor(math.log(4.0))
@@ -235,7 +235,7 @@ def finite_when_certain(student, rng):
 
 
 def gradient_is_p_minus_one_hot(student, rng):
-    """Lets gradients through: they are (p − one-hot) / batch"""
+    """Passes gradients on: they are (p − one-hot) / batch"""
     logits = torch.randn(6, 4, generator=rng, requires_grad=True)
     labels = torch.randint(4, (6,), generator=rng)
     loss = student(logits, labels)
@@ -243,7 +243,7 @@ def gradient_is_p_minus_one_hot(student, rng):
         raise CheckFailure("The loss is no longer connected to the logits: backward() cannot run")
     (got,) = torch.autograd.grad(loss.sum(), logits)
     expected = (logits.detach().softmax(dim=1) - nn.functional.one_hot(labels, 4)) / 6
-    assert_close(got, expected, "The gradient of the loss by the logits")
+    assert_close(got, expected, "The gradient of the loss with respect to the logits")
 
 
 def log_of_softmax(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -267,15 +267,15 @@ CROSS_ENTROPY = Exercise(
             function=log_of_softmax,
         ),
         Mutant(
-            says="You added up the batch. The loss is its mean, so that it does not depend on the "
-            "batch size.",
+            says="You added up the losses of the batch. Return their mean, so that the loss does "
+            "not depend on the batch size.",
             why="The formula for one example has a sum in it already.",
             replace=("of_label).mean()", "of_label).sum()"),
         ),
         Mutant(
-            says="The sign is turned: this is log p(label), which is never positive. "
-            "The loss is −log p(label).",
-            why="Likelihoods are maximised, losses minimised; the minus sits in between.",
+            says="The sign is wrong: this is log p(label), which is never positive. The loss is "
+            "−log p(label).",
+            why="Likelihoods are maximized, losses minimized; the minus sits in between.",
             replace=(
                 "(logits.logsumexp(dim=1) - of_label)",
                 "(of_label - logits.logsumexp(dim=1))",
@@ -406,7 +406,7 @@ NUMERICAL_GRADIENT = Exercise(
             replace=("/ (2 * epsilon)", "/ 2 * epsilon"),
         ),
         Mutant(
-            says="The sign is turned: it is f(x + ε) − f(x − ε), the step forward first.",
+            says="The sign is wrong: it is f(x + ε) − f(x − ε), the step forward first.",
             why="Both orders look symmetric.",
             replace=(
                 "function(x + step) - function(x - step)",
@@ -424,7 +424,7 @@ NUMERICAL_GRADIENT = Exercise(
         ),
         Mutant(
             says="The slopes are right, but the result is flat. Give it the shape of `x`.",
-            why="For a vector there is nothing to do.",
+            why="A vector needs no reshape.",
             replace=("torch.stack(slopes).reshape(x.shape)", "torch.stack(slopes)"),
         ),
         Mutant(
@@ -448,7 +448,7 @@ NUMERICAL_GRADIENT = Exercise(
 
 
 def derivatives(found, graph: dict[str, dict[str, float]]) -> torch.Tensor:  # type: ignore[no-untyped-def]
-    """The answer's numbers in the order of the graph, once it is known to be such an answer."""
+    """The learner's derivatives in the order of the graph; refuses any other answer."""
     if not isinstance(found, dict):
         raise CheckFailure(f"Expected a dict from node to derivative, got {type(found).__name__}")
     assert_equal(sorted(found), sorted(graph), "There should be one derivative for every node")
@@ -488,7 +488,9 @@ def any_graph(student, rng):
         before = {node: dict(parents) for node, parents in graph.items()}
         got = derivatives(student(graph, f"n{output}"), graph)
         assert_equal(graph == before, True, "Is the graph as it was before the call?")
-        assert_close(got, paths[output][order], f"Derivatives of n{output} by all 12 nodes")
+        assert_close(
+            got, paths[output][order], f"Derivatives of n{output} with respect to all 12 nodes"
+        )
 
 
 def a_long_ladder(student, rng):
@@ -545,8 +547,9 @@ BACKPROPAGATE = Exercise(
             ),
         ),
         Mutant(
-            says="You trusted the order in which the graph was written down. A node may only be "
-            "passed on after everything computed from it: sort first, with TopologicalSorter.",
+            says="You trusted the order in which the graph was written down. A node may pass its "
+            "derivative on only after everything computed from it was visited: sort first, with "
+            "TopologicalSorter.",
             why="The example happens to be written output first.",
             replace=("reversed([*TopologicalSorter(graph).static_order()])", "graph"),
         ),
@@ -557,8 +560,8 @@ BACKPROPAGATE = Exercise(
             function=depth_first,
         ),
         Mutant(
-            says="Everything is 0, because nothing starts the chain: the derivative of the output "
-            "by itself is 1.",
+            says="Every derivative is 0, because nothing starts the chain: the derivative of the "
+            "output by itself is 1.",
             why="Accumulators start at zero.",
             replace=("gradients[output] = 1.0", "gradients[output] = 0.0"),
         ),
@@ -674,7 +677,7 @@ LINEAR_BACKWARD = Exercise(
             replace=("rows.sum(dim=0)", "rows.mean(dim=0)"),
         ),
         Mutant(
-            says="The three gradients are right, but in another order. Return (dx, dw, db).",
+            says="The three gradients are right, but in the wrong order. Return (dx, dw, db).",
             why="Parameters first is the order in which an optimizer wants them.",
             replace=(
                 "return dy @ weight, rows.T @ examples, rows.sum(dim=0)",

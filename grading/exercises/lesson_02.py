@@ -46,7 +46,7 @@ def stride_and_padding(student: Any, rng: torch.Generator) -> None:
 
 
 def gradients_in_double_precision(student: Any, rng: torch.Generator) -> None:
-    """Lets the gradients through to image, filters and bias, and keeps float64"""
+    """Passes gradients to image, filters and bias, and keeps float64"""
     shapes = {"x": (2, 2, 6, 6), "weight": (3, 2, 3, 3), "bias": (3,)}
     leaves = [
         torch.randn(shape, generator=rng, dtype=torch.float64, requires_grad=True)
@@ -55,7 +55,7 @@ def gradients_in_double_precision(student: Any, rng: torch.Generator) -> None:
     y, expected = student(*leaves, 2, 1), F.conv2d(*leaves, 2, 1)
     assert_close(y, expected, "float64, stride 2, padding 1")
     if not y.requires_grad:
-        raise CheckFailure("The result is cut off from x, weight and bias: backward() cannot run")
+        raise CheckFailure("The result is detached from x, weight and bias: backward() cannot run")
     pull = torch.randn(expected.shape, generator=rng, dtype=torch.float64)
     got = torch.autograd.grad(y, leaves, pull, allow_unused=True)
     for name, mine, torchs in zip(
@@ -101,19 +101,20 @@ CONV2D = Exercise(
             ),
         ),
         Mutant(
-            says="The bias is missing. Each output channel has one number, added at every place.",
+            says="The bias is missing. Each output channel has one number, added at every "
+            "position.",
             why="The matrix product is the hard part, and bias=None is the default.",
             replace=("y = y + bias", "y = y * 1"),
         ),
         Mutant(
-            says="F.pad counts from the last axis: two numbers only frame left and right. "
-            "Four frame all sides: (padding, padding, padding, padding).",
+            says="F.pad counts from the last axis: two numbers pad left and right only. Four pad "
+            "all sides: (padding, padding, padding, padding).",
             why="One pair looks like one pair per axis.",
             replace=("(padding, padding, padding, padding)", "(padding, padding)"),
         ),
         Mutant(
-            says="Your windows move by `stride` downwards, but one by one to the right. "
-            "The stride holds for both directions.",
+            says="Your windows move by `stride` vertically, but by one horizontally. The stride "
+            "holds for both axes.",
             why="The second unfold is written as an afterthought.",
             replace=("unfold(3, kernel_width, stride)", "unfold(3, kernel_width, 1)"),
         ),
@@ -127,8 +128,8 @@ CONV2D = Exercise(
             ),
         ),
         Mutant(
-            says="Your result is a plain number array without a history: the computation must stay "
-            "in PyTorch, without .detach(), .data, numpy or no_grad, or no filter can learn.",
+            says="Your result has no graph: compute in PyTorch, without .detach(), .data, numpy "
+            "or no_grad, or no filter can learn.",
             why="A result on screen is the same with and without its graph.",
             replace=("return y.movedim(-1, 1)", "return y.movedim(-1, 1).detach()"),
         ),
@@ -136,12 +137,12 @@ CONV2D = Exercise(
     hints=(
         "Forget images for a moment: if you had a matrix with one window per row, and the filters "
         "as rows of another matrix, what would their product hold?",
-        "Frame x with F.pad. Then .unfold(2, kernel_height, stride).unfold(3, kernel_width, "
-        "stride) gives all windows, with shape (batch, channels, out_height, out_width, "
-        "kernel_height, kernel_width). Bring the axes into the order batch, out_height, out_width, "
-        "channels, kernel_height, kernel_width.",
+        "Pad x with F.pad. Then .unfold(2, kernel_height, stride).unfold(3, kernel_width, stride) "
+        "gives all windows, with shape (batch, channels, out_height, out_width, kernel_height, "
+        "kernel_width). Bring the axes into the order batch, out_height, out_width, channels, "
+        "kernel_height, kernel_width.",
         "columns = windows.permute(0, 2, 3, 1, 4, 5).flatten(3); multiply by weight.flatten(1).T; "
-        "add the bias; move the last axis to place 1.",
+        "add the bias; move the last axis to position 1.",
     ),
 )
 
@@ -166,7 +167,7 @@ def other_strides(student: Any, rng: torch.Generator) -> None:
 
 
 def ragged_edges(student: Any, rng: torch.Generator) -> None:
-    """Leaves out windows that stick out, keeps float64 and its argument"""
+    """Leaves out windows beyond the edge, keeps float64, does not change its argument"""
     x = torch.randn(1, 2, 8, 11, generator=rng, dtype=torch.float64)
     before = x.clone()
     assert_close(student(x, 3), F.max_pool2d(x, 3), "8×11 in blocks of 3×3")
@@ -185,7 +186,7 @@ def gradient_to_the_winner(student: Any, rng: torch.Generator) -> None:
         y, expected = student(x, 2), F.max_pool2d(x, 2)
         assert_close(y, expected, "Blocks of 2×2")
         if not y.requires_grad:
-            raise CheckFailure("The result is cut off from x: backward() cannot run")
+            raise CheckFailure("The result is detached from x: backward() cannot run")
         pull = torch.randn(expected.shape, generator=rng)
         (got,) = torch.autograd.grad(y, x, pull)
         assert_close(got, *torch.autograd.grad(expected, x, pull), message)
@@ -209,8 +210,8 @@ MAX_POOL2D = Exercise(
             ),
         ),
         Mutant(
-            says="Without a stride your windows move by one. stride=None means side by side: the "
-            "stride is kernel_size.",
+            says="Without a stride your windows move by one. stride=None means a stride of "
+            "kernel_size: the windows lie side by side.",
             why="In conv2d the default stride is 1.",
             replace=("kernel_size if stride is None", "1 if stride is None"),
         ),
@@ -221,8 +222,8 @@ MAX_POOL2D = Exercise(
             replace=("stride = kernel_size if stride is None else stride", "stride = kernel_size"),
         ),
         Mutant(
-            says="You kept the windows that stick out at the right and at the bottom (torch calls "
-            "that ceil_mode). They are to be left out.",
+            says="You kept the windows that reach beyond the right and the bottom edge (torch "
+            "calls that ceil_mode). Leave them out.",
             why="Throwing pixels away feels wrong.",
             replace=(
                 "windows = x.unfold(2, kernel_size",
@@ -314,7 +315,7 @@ def returns_the_loss(student: Any, rng: torch.Generator) -> None:
 
 
 def only_this_batch_counts(student: Any, rng: torch.Generator) -> None:
-    """Counts no gradient twice, and none that somebody left behind"""
+    """Counts no gradient twice, and ignores gradients from before the call"""
     mine, reference = twins(rng, lr=0.2, momentum=0.5)
     for step in (1, 2, 3):
         student(*mine)
@@ -324,7 +325,7 @@ def only_this_batch_counts(student: Any, rng: torch.Generator) -> None:
         parameter.grad = torch.randn(parameter.shape, generator=rng)
     student(*mine)
     basic_loop.training_step(*reference)
-    same_state(mine[0], reference[0], "After a step with old gradients lying about")
+    same_state(mine[0], reference[0], "After a step that began with old gradients")
 
 
 def in_training_mode(student: Any, rng: torch.Generator) -> None:
@@ -349,14 +350,14 @@ TRAINING_STEP = Exercise(
     checks=(one_step_downhill, returns_the_loss, only_this_batch_counts, in_training_mode),
     mutants=(
         Mutant(
-            says="backward() adds to the gradients that are there already, and you never clear "
-            "them. Call optimizer.zero_grad() before backward().",
+            says="backward() adds to the gradients that exist already, and you never clear them. "
+            "Call optimizer.zero_grad() before backward().",
             why="One step alone works without it.",
             replace=("    optimizer.zero_grad()\n", ""),
         ),
         Mutant(
-            says="You clear the gradients after the step. Whatever somebody left behind before the "
-            "first step still counted. Clear them before backward().",
+            says="You clear the gradients after the step. Gradients from before the first step "
+            "still counted. Clear them before backward().",
             why="In a loop of one's own, the end of a step and the start of the next are the same.",
             replace=(
                 "optimizer.zero_grad()\n    loss = F.cross_entropy(model(images), labels)\n"
@@ -383,7 +384,7 @@ TRAINING_STEP = Exercise(
         Mutant(
             says="The loss you return is the one after the step, and costs a second forward pass. "
             "Return the one that you called backward() on.",
-            why="One wants to report how good the model is now.",
+            why="The loss after the step tells how good the model is now.",
             replace=(
                 "return loss.item()",
                 "return F.cross_entropy(model(images), labels).item()",
@@ -401,8 +402,8 @@ TRAINING_STEP = Exercise(
             replace=("model.train()", "model.eval()"),
         ),
         Mutant(
-            says="F.cross_entropy wants the raw logits: it applies the softmax itself. With "
-            "another one before it, learning is slow and the loss never gets near 0.",
+            says="F.cross_entropy wants the raw logits: it applies the softmax itself. With a "
+            "second softmax before it, learning is slow and the loss never gets near 0.",
             why="Cross-entropy is defined on probabilities.",
             replace=("model(images), labels", "model(images).softmax(dim=1), labels"),
         ),
@@ -460,7 +461,7 @@ OVERFIT_ONE_BATCH = Exercise(
     checks=(stops_below_the_threshold, gives_up, the_model_has_learned),
     mutants=(
         Mutant(
-            says="Your loop never looks at the threshold: it always takes max_steps steps.",
+            says="Your loop ignores the threshold: it always takes max_steps steps.",
             why="The loop runs, the loss falls, and nothing looks wrong.",
             replace=("if losses[-1] < threshold:\n            break", "pass"),
         ),
@@ -476,14 +477,15 @@ OVERFIT_ONE_BATCH = Exercise(
             ),
         ),
         Mutant(
-            says="You returned the last loss only. Return the list: the curve is what one looks "
-            "at.",
+            says="You returned the last loss only. Return the list of all losses: they are the "
+            "loss curve.",
             why="The question was whether the loss gets low.",
             replace=("return losses", "return losses[-1]"),
         ),
         Mutant(
-            says="One step too many: the loop may take max_steps steps, not max_steps + 1.",
-            why="Off by one: ≤ where < belongs.",
+            says="You take one step too many: the loop may take max_steps steps, not max_steps + "
+            "1.",
+            why="`<=` and `<` are easily confused.",
             replace=("len(losses) < max_steps", "len(losses) <= max_steps"),
         ),
         Mutant(
@@ -492,8 +494,8 @@ OVERFIT_ONE_BATCH = Exercise(
             replace=("losses[-1] < threshold", "losses[-1] > threshold"),
         ),
         Mutant(
-            says="You compare the mean of all losses with the threshold. The first, high ones keep "
-            "it up for long. Compare the last loss.",
+            says="You compare the mean of all losses with the threshold. The first, high losses "
+            "keep the mean high for long. Compare the last loss.",
             why="Training loops usually print a running mean.",
             replace=("losses[-1] < threshold", "sum(losses) / len(losses) < threshold"),
         ),
@@ -509,7 +511,7 @@ OVERFIT_ONE_BATCH = Exercise(
 
 
 class GradientWatch(nn.Module):
-    """Passes its input on, and counts how often that happened with gradients being recorded."""
+    """Returns its input, and counts the calls in which gradients were recorded."""
 
     recorded: Tensor
 
@@ -525,9 +527,9 @@ class GradientWatch(nn.Module):
 def exam(
     model: nn.Module, rng: torch.Generator, sizes: Iterable[int], wrong: int
 ) -> list[tuple[Tensor, Tensor]]:
-    """Batches in which the model, asked in evaluation mode, gets the first `wrong` images wrong.
+    """Batches of which the model, in evaluation mode, gets the first `wrong` images wrong.
 
-    Only in batches larger than `wrong` twice over; smaller ones it gets all right.
+    In a batch of at most 2 · `wrong` images, all of its predictions are right.
     """
     asked = copy.deepcopy(model).eval()
     batches = []
@@ -550,16 +552,16 @@ def one_batch(student: Any, rng: torch.Generator) -> None:
 
 
 def ragged_last_batch(student: Any, rng: torch.Generator) -> None:
-    """Every image counts the same, also in a last batch that is smaller"""
+    """Every image counts the same, also in a smaller last batch"""
     model = small_model(rng)
     batches = exam(model, rng, [16, 16, 3], wrong=6)
-    # An iterator, as in the lesson: it has no length, and can be gone through only once.
+    # An iterator, as in the lesson: it has no length, and can be iterated over only once.
     got = student(model, iter(batches))
     assert_close(got, 23 / 35, "10 of 16, 10 of 16 and 3 of 3 are right")
 
 
 def in_evaluation_mode(student: Any, rng: torch.Generator) -> None:
-    """Asks in evaluation mode, and leaves the model as it came, its mode included"""
+    """Evaluates in evaluation mode, and restores the model's mode afterwards"""
     for arrives in (True, False):
         model = small_model(rng, batch_norm=True).train(arrives)
         before = copy.deepcopy(model)
@@ -572,7 +574,7 @@ def in_evaluation_mode(student: Any, rng: torch.Generator) -> None:
 
 
 def records_no_graph(student: Any, rng: torch.Generator) -> None:
-    """Records no graph while it looks, and lets training go on afterwards"""
+    """Records no graph during evaluation, and records gradients again afterwards"""
     watch = GradientWatch()
     model = nn.Sequential(small_model(rng), watch)
     assert_close(student(model, exam(model, rng, [12, 12], wrong=3)), 0.75, "18 of 24 are right")
@@ -590,27 +592,27 @@ EVALUATE = Exercise(
     checks=(one_batch, ragged_last_batch, in_evaluation_mode, records_no_graph),
     mutants=(
         Mutant(
-            says="The model answered in training mode: dropout still drops, and batch norm looks "
-            "at the other images of the batch. Call model.eval() first.",
+            says="The model answered in training mode: dropout still drops, and batch norm uses "
+            "the other images of the batch. Call model.eval() first.",
             why="Small models without such layers give the same numbers in both modes.",
             replace=("    model.eval()\n", ""),
         ),
         Mutant(
             says="The model stays in evaluation mode afterwards, and the next epoch would train "
-            "without dropout. Put it back into the mode in which it came.",
+            "without dropout. Restore the mode that it had before.",
             why="The number is right; the damage shows later and elsewhere.",
             replace=("    model.train(was_training)\n", ""),
         ),
         Mutant(
-            says="You always end in training mode, also when the model came in evaluation mode. "
-            "Note model.training at the start and put that back.",
+            says="You always end in training mode, also when the model was in evaluation mode "
+            "before. Save model.training at the start and restore it.",
             why="Evaluation usually happens in the middle of training.",
             replace=("model.train(was_training)", "model.train()"),
         ),
         Mutant(
             says="This is the mean of the batches' accuracies. An image in a small last batch "
             "counts more than the others. Add up right answers and images, and divide once.",
-            why="As long as all batches are equal, it is the same.",
+            why="With batches of equal size, both are the same.",
             replace=(
                 "correct += int((answers == labels).sum())\n            seen += len(labels)",
                 "correct += float((answers == labels).float().mean())\n            seen += 1",
@@ -624,7 +626,7 @@ EVALUATE = Exercise(
         ),
         Mutant(
             says="The numbers are right, but every forward pass recorded its graph: memory and "
-            "time for gradients that nobody asks for. Put the loop under torch.no_grad().",
+            "time for gradients that nobody needs. Put the loop under torch.no_grad().",
             why="Nothing fails without it, it only takes more memory.",
             replace=("with torch.no_grad():", "with torch.enable_grad():"),
         ),
@@ -634,15 +636,15 @@ EVALUATE = Exercise(
             replace=("return correct / seen", "return float(correct)"),
         ),
         Mutant(
-            says="This is per cent. Return the share, between 0 and 1, and leave formatting to "
-            "whoever prints it: f'{accuracy:.2%}'.",
-            why="People speak of accuracy in per cent.",
+            says="You return percent. Return the share, between 0 and 1, and leave formatting to "
+            "the caller: f'{accuracy:.2%}'.",
+            why="People speak of accuracy in percent.",
             replace=("return correct / seen", "return 100 * correct / seen"),
         ),
         Mutant(
-            says="`batches` can be gone through only once: your second pass, which counts the "
-            "images, finds nothing there. Count them in the same loop.",
-            why="In a list they are still there.",
+            says="`batches` can be iterated over only once: your second loop, which counts the "
+            "images, finds nothing. Count them in the same loop.",
+            why="With a list, a second loop works.",
             replace=(
                 "return correct / seen",
                 "return correct / sum(len(labels) for _, labels in batches)",
@@ -725,7 +727,7 @@ CONFUSION_MATRIX = Exercise(
         Mutant(
             says="Rows and columns are exchanged. The row is the label, the column the prediction: "
             "labels · classes + predictions.",
-            why="There is no agreement in the world about which is which; here rows are the truth.",
+            why="Books and libraries disagree about which is which; here rows are the labels.",
             replace=("labels * classes + predictions", "predictions * classes + labels"),
         ),
         Mutant(
@@ -735,9 +737,9 @@ CONFUSION_MATRIX = Exercise(
             function=add_at_index,
         ),
         Mutant(
-            says="bincount stops at the largest number it meets, so the last cells of the table "
-            "can be missing. Tell it how many there are: minlength=classes * classes.",
-            why="With all classes present it works without.",
+            says="bincount stops at the largest number that occurs, so the last cells of the "
+            "table can be missing. Tell it how many there are: minlength=classes * classes.",
+            why="When all classes occur, the result is long enough without minlength.",
             replace=(", minlength=classes * classes", ""),
         ),
         Mutant(

@@ -98,7 +98,7 @@ def follow_sgd(student: Any, start: Tensor, gradients: Tensor, **settings: Any) 
             student(parameter, gradient.clone(), velocity, **settings),
             ("the new parameter", "the new velocity"),
         )
-        assert_close(parameter, expected, f"The parameter is off after step {step}")
+        assert_close(parameter, expected, f"The parameter is wrong after step {step}")
 
 
 def plain_step(student: Any, rng: torch.Generator) -> None:
@@ -140,8 +140,8 @@ def sgd_leaves_arguments(student: Any, rng: torch.Generator) -> None:
     for name, now, then in zip(("parameter", "gradient", "velocity"), given, before, strict=True):
         assert_equal(now, then, f"You changed the {name} that you were given")
     expected = 0.9 * before[2] + before[1] + 0.1 * before[0]
-    assert_close(velocity, expected, "The new velocity is off")
-    assert_close(moved, before[0] - 0.1 * expected, "The new parameter is off")
+    assert_close(velocity, expected, "The new velocity is wrong")
+    assert_close(moved, before[0] - 0.1 * expected, "The new parameter is wrong")
 
 
 SGD_BODY = """velocity = momentum * velocity + gradient
@@ -169,8 +169,9 @@ SGD = Exercise(
                 "    direction = lr * gradient + momentum * velocity if nesterov else velocity\n"
                 "    return parameter - direction, velocity",
             ),
-            says="You put lr into the velocity. Then a schedule that lowers lr leaves the old, "
-            "long steps in it. Keep lr out of v and multiply the direction with it at the end.",
+            says="You put lr into the velocity. When a schedule lowers lr, the velocity still "
+            "holds the old, long steps. Keep lr out of v and multiply the direction with it at "
+            "the end.",
             why="The papers of Polyak and Sutskever write it so; equal only while lr is constant.",
         ),
         Mutant(
@@ -251,7 +252,7 @@ def follow_adamw(student: Any, start: Tensor, gradients: Tensor, **settings: Any
         state = unpack(
             student(parameter, gradient.clone(), mean, square, step, **settings), ADAMW_RESULT
         )
-        assert_close(state[0], expected, f"The parameter is off after step {step}")
+        assert_close(state[0], expected, f"The parameter is wrong after step {step}")
 
 
 def first_step(student: Any, rng: torch.Generator) -> None:
@@ -262,7 +263,7 @@ def first_step(student: Any, rng: torch.Generator) -> None:
 
 
 def running_means(student: Any, rng: torch.Generator) -> None:
-    """It returns the two running means of g and g², with their bias still in"""
+    """It returns the running means of g and g² without bias correction"""
     start, gradient, mean = draw(rng, 3, 2), draw(rng, 3, 2), draw(rng, 3, 2)
     square = draw(rng, 3, 2).square()
     _, new_mean, new_square = unpack(
@@ -296,7 +297,7 @@ def adamw_leaves_arguments(student: Any, rng: torch.Generator) -> None:
         assert_equal(now, then, f"You changed the {name} that you were given")
     expected = adamw(*before, 5, lr=0.1, weight_decay=0.1)
     for name, got, want in zip(ADAMW_RESULT, result, expected, strict=True):
-        assert_close(got, want, f"{name.capitalize()} is off")
+        assert_close(got, want, f"{name.capitalize()} is wrong")
 
 
 ADAMW = Exercise(
@@ -314,7 +315,7 @@ ADAMW = Exercise(
                 "gradient = gradient + weight_decay * parameter",
             ),
             says="You added λ·θ to the gradient: that is Adam with an L2 penalty. Adam then "
-            "divides the pull by √ŝ too. AdamW shrinks the weights apart from the gradient.",
+            "divides the pull by √ŝ too. AdamW shrinks the weights independently of the gradient.",
             why="It is right for SGD, and it is what `torch.optim.Adam(weight_decay=…)` does.",
         ),
         Mutant(
@@ -342,7 +343,7 @@ ADAMW = Exercise(
             replace=("(unbiased_square.sqrt() + eps)", "(unbiased_square + eps).sqrt()"),
             says="You put ε under the root. There it acts like √ε, ten thousand times more for "
             "ε = 1e-8: √ŝ + ε, not √(ŝ + ε).",
-            why="Normalisation layers put their ε under the root.",
+            why="Normalization layers put their ε under the root.",
         ),
         Mutant(
             replace=("(unbiased_square.sqrt() + eps)", "(unbiased_square + eps)"),
@@ -357,8 +358,8 @@ ADAMW = Exercise(
         ),
         Mutant(
             replace=("parameter * (1 - lr * weight_decay)", "parameter * (1 - weight_decay)"),
-            says="Your decay takes the share λ off at every step. It is lr·λ, so that a "
-            "schedule that lowers lr lowers the decay with it.",
+            says="Your decay shrinks weights by the factor λ at every step. The factor is lr·λ, "
+            "so that a schedule that lowers lr lowers the decay with it.",
             why='"Decoupled" sounds as if the learning rate had no part in it either.',
         ),
         Mutant(
@@ -389,7 +390,8 @@ ADAMW = Exercise(
         ),
     ),
     hints=(
-        "Go through the formula line by line; names without a hat are kept, names with one not.",
+        "Follow the formula line by line; values without a hat are stored, values with a hat are "
+        "not.",
         "Each step: shrink the parameter by (1 - lr * weight_decay), update both means, divide "
         "them by 1 - beta**step into new variables, and only then move.",
         "The last line is parameter - lr * m_hat / (s_hat.sqrt() + eps). Return the means "
@@ -410,7 +412,7 @@ def compare(student: Any, steps: range, warmup: int, total: int, floor: float) -
         assert_close(
             student(step, warmup, total, floor),
             warmup_cosine(step, warmup, total, floor),
-            f"The multiplier {where} is off",
+            f"The multiplier {where} is wrong",
         )
 
 
@@ -469,8 +471,8 @@ SCHEDULE = Exercise(
         ),
         Mutant(
             replace=("if step < warmup:", "if step > warmup:"),
-            says="Warm-up and cosine have changed places: the line is for step < warmup.",
-            why="A comparison is turned around in a moment.",
+            says="Warm-up and cosine are exchanged: the line is for step < warmup.",
+            why="A comparison is easily turned around.",
         ),
         Mutant(
             replace=("(step - warmup) / max(1, total - warmup)", "step / total"),
@@ -518,7 +520,8 @@ SCHEDULE = Exercise(
         ),
     ),
     hints=(
-        "Two cases: during the warm-up a line, otherwise a cosine of the progress since then.",
+        "There are two cases: a line during the warm-up, and afterwards a cosine of the progress "
+        "since then.",
         "progress = (step - warmup) / (total - warmup), held at 1 from the end on. "
         "(1 + math.cos(math.pi * progress)) / 2 goes from 1 to 0.",
         "To end at the floor: floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress)).",
@@ -548,8 +551,10 @@ def same_as_torch(
     norm = student(iter(parameters) if once else parameters, max_norm)
     for index, (parameter, twin) in enumerate(zip(parameters, twins, strict=True)):
         if twin.grad is not None:
-            assert_close(parameter.grad, twin.grad, f"The gradient of parameter {index} is off")
-    assert_close(norm, expected, "The norm that you return is off: it is the one before clipping")
+            assert_close(parameter.grad, twin.grad, f"The gradient of parameter {index} is wrong")
+    assert_close(
+        norm, expected, "The norm that you return is wrong: return the norm before clipping"
+    )
 
 
 def shortens(student: Any, rng: torch.Generator) -> None:
@@ -568,7 +573,7 @@ def leaves_short(student: Any, rng: torch.Generator) -> None:
 
 
 def skips_none(student: Any, rng: torch.Generator) -> None:
-    """It goes through the parameters once, and passes over those without a gradient"""
+    """It iterates over the parameters once, and skips those without a gradient"""
     parameters = with_gradients(rng, 9.0)
     parameters[1].grad = None
     same_as_torch(student, parameters, 1.0, once=True)
@@ -584,7 +589,7 @@ def none_at_all(student: Any, rng: torch.Generator) -> None:
 
 
 def not_finite(student: Any, rng: torch.Generator) -> None:
-    """When the norm is not finite, the gradients stay and the norm says so"""
+    """When the norm is not finite, it is returned and the gradients do not change"""
     for bad in (float("inf"), float("nan")):
         parameters = with_gradients(rng, 7.0)
         gradients = [p.grad for p in parameters if p.grad is not None]
@@ -614,8 +619,8 @@ CLIP = Exercise(
                 "for gradient in gradients:\n        own = gradient.norm()\n        gradient.mul_("
                 "torch.where(own.isfinite(), (max_norm / (own + 1e-6)).clamp(max=1), 1))",
             ),
-            says="You clip every parameter by a norm of its own. That turns the direction: large "
-            "gradients shrink, small ones do not. One norm and one factor for all.",
+            says="You clip every parameter by its own norm. That changes the direction: large "
+            "gradients shrink, small ones do not. Use one norm and one factor for all.",
             why="The loop over the parameters is already there.",
         ),
         Mutant(
@@ -624,7 +629,7 @@ CLIP = Exercise(
                 "gradient.copy_(gradient.clamp(-max_norm, max_norm) if norm.isfinite() "
                 "else gradient)",
             ),
-            says="You clip single values to ±max_norm. That turns the direction; clipping by "
+            says="You clip single values to ±max_norm. That changes the direction; clipping by "
             "norm multiplies every element by the same factor.",
             why='"Clip" is what torch.clamp does, and clip_grad_value_ exists.',
         ),
@@ -632,7 +637,7 @@ CLIP = Exercise(
             replace=("torch.clamp(max_norm / (norm + 1e-6), max=1.0)", "max_norm / (norm + 1e-6)"),
             says="You bring every gradient to the length max_norm, the short ones too. The factor "
             "must not exceed 1: near a minimum gradients ought to be short.",
-            why="That is normalising; it looks right on a long gradient.",
+            why="That is normalizing; it looks right on a long gradient.",
         ),
         Mutant(
             replace=(NORM, "torch.stack([g.norm() for g in gradients]).sum()"),
@@ -643,13 +648,13 @@ CLIP = Exercise(
         Mutant(
             replace=(NORM, "torch.stack([g.square().sum() for g in gradients]).sum()"),
             says="That is the square of the norm: the root is missing.",
-            why="The sum of squares is the hard part, and then one feels done.",
+            why="The sum of squares is the hard part, and the root is easily forgotten.",
         ),
         Mutant(
             replace=(NORM, "torch.stack([g.norm() for g in gradients]).max()"),
             says="You took the longest of the parts. The norm of the whole needs all of them: the "
             "root of the sum of the squares.",
-            why="The limit is meant for the largest gradient, one thinks.",
+            why="The limit seems to concern the largest gradient.",
         ),
         Mutant(
             replace=("return norm", "return norm * factor"),
@@ -659,21 +664,21 @@ CLIP = Exercise(
         ),
         Mutant(
             replace=(LOOP, LOOP.replace("gradients:", "[p.grad for p in parameters]:")),
-            says="The norm is right but nothing was clipped. `model.parameters()` can be gone "
-            "through once only, and your first loop used it up: keep the gradients in a list.",
+            says="The norm is right but nothing was clipped. `model.parameters()` is a generator, "
+            "and your first loop used it up: keep the gradients in a list.",
             why="A list in place of the generator works, so a quick trial does not show it.",
         ),
         Mutant(
             replace=("gradient.mul_(factor)", "gradient = gradient * factor"),
             says="Your gradients did not change: `gradient = gradient * factor` makes a new "
             "tensor and leaves `.grad` as it was. Use `mul_`.",
-            why="For numbers in a list the same mistake is known; with tensors one forgets it.",
+            why="`x = f(x)` looks like a change of x.",
         ),
         Mutant(
             replace=("    if not gradients:\n        return torch.zeros(())\n", ""),
             says="When no parameter has a gradient, your list is empty and `torch.stack` fails. "
             "Return `torch.zeros(())` then.",
-            why="After a `backward()` there are always some, so one never meets the case.",
+            why="After a `backward()`, at least one parameter has a gradient.",
         ),
         Mutant(
             replace=("torch.where(norm.isfinite(), factor, 1.0)", "factor"),
@@ -684,7 +689,7 @@ CLIP = Exercise(
     ),
     hints=(
         "Collect the gradients that are not None in a list first: you need them twice, and "
-        "`model.parameters()` can be gone through once only.",
+        "`model.parameters()` is a generator that can be used only once.",
         "norm = the root of the sum of `g.square().sum()` over all gradients; factor = "
         "`(max_norm / (norm + 1e-6)).clamp(max=1)`; then `g.mul_(factor)` for each of them.",
         "Before you scale: `if norm.isfinite()`. And return the norm from before clipping.",
@@ -738,7 +743,9 @@ def starts_afresh(student: Any, rng: torch.Generator) -> None:
     parts = list(zip(inputs.split(6), labels.split(6), strict=True))
     student(model, parts)
     accumulate(twin, parts)
-    assert_close(model.weight.grad, twin.weight.grad, "The gradient holds something old, or wrong")
+    assert_close(
+        model.weight.grad, twin.weight.grad, "The gradient is wrong, or includes old gradients"
+    )
     assert_equal(model.weight.data, twin.weight.data, "You changed a parameter")
 
 
@@ -753,7 +760,7 @@ def detached(student: Any, rng: torch.Generator) -> None:
 
 
 class Kept:
-    """Lies beside what one forward pass keeps for `backward`, and is freed together with it."""
+    """Is kept by the graph of one forward pass, and freed together with it."""
 
     def __init__(self, size: int, watch: "MemoryWatch") -> None:
         self.size, self.watch = size, watch
@@ -765,7 +772,7 @@ class Kept:
 
 
 class MemoryWatch(nn.Module):
-    """A model that notes its largest batch, and the most examples it ever kept at once."""
+    """A model that records its largest batch, and the most examples whose activations it kept."""
 
     largest: Tensor
     waiting: Tensor
@@ -780,7 +787,7 @@ class MemoryWatch(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         self.largest.clamp_(min=len(x))
         if not torch.is_grad_enabled():
-            return self.model(x)  # nothing is kept
+            return self.model(x)  # without a graph, no activations are kept
         kept = Kept(len(x), self)
         with torch.autograd.graph.saved_tensors_hooks(lambda x: (x, kept), lambda pair: pair[0]):
             return self.model(x)
@@ -816,13 +823,15 @@ ACCUMULATE = Exercise(
             replace=(PART, "F.cross_entropy(model(inputs), labels) / len(micro_batches)"),
             says="You take the mean of the micro-batches' means. With different sizes an example "
             "in a small one counts for more: add up sums and divide by all examples.",
-            why="Equal sizes are the usual case, and there it is right. Whole libraries had it so.",
+            why="Equal sizes are the usual case, and there it is right. Well-known libraries made "
+            "this mistake.",
         ),
         Mutant(
             replace=(PART, "F.cross_entropy(model(inputs), labels)"),
             says="You add up the means of the micro-batches, so your gradient grows with their "
             "number, as if the learning rate did. Divide by the number of examples in all.",
-            why="`backward` adds up by itself; that the loss must be scaled shows nowhere.",
+            why="`backward` adds up gradients by itself, and no error says that the loss must be "
+            "scaled.",
         ),
         Mutant(
             replace=(PART, 'F.cross_entropy(model(inputs), labels, reduction="sum")'),
@@ -843,12 +852,12 @@ ACCUMULATE = Exercise(
             replace=("model.zero_grad()", "pass"),
             says="You never clear the gradients: those of the step before are still in the sum. "
             "Call `model.zero_grad()` once, before the loop.",
-            why="Accumulating means not clearing, one thinks.",
+            why="Accumulating seems to mean that nothing is cleared.",
         ),
         Mutant(
             replace=("total = total + loss.detach()", "total = loss.detach()"),
-            says="The gradient is right, but you return the last micro-batch's part of the loss. "
-            "Add the parts up.",
+            says="The gradient is right, but you return the last micro-batch's share of the loss. "
+            "Add the shares up.",
             why="`loss` is at hand when the loop ends.",
         ),
         Mutant(
@@ -862,9 +871,10 @@ ACCUMULATE = Exercise(
                 "for inputs, labels in micro_batches:",
                 "for inputs, labels in [map(torch.cat, zip(*micro_batches, strict=True))]:",
             ),
-            says="You join the micro-batches and go through them at once. The gradient is right, "
-            "but the big batch is what did not fit. Give the model one after another.",
-            why="The gradient of the big batch is asked for, and this is the shortest way to it.",
+            says="You concatenate the micro-batches and run one forward pass over all. The "
+            "gradient is right, but the big batch is what did not fit. Give the model one "
+            "micro-batch after another.",
+            why="The gradient of the big batch is needed, and this is the shortest way to it.",
         ),
         Mutant(
             replace=(
@@ -872,8 +882,8 @@ ACCUMULATE = Exercise(
                 "        total = total + loss\n    total.backward()\n    return total.detach()",
             ),
             says="You add up the losses and call `backward()` once, at the end. Until then the "
-            "activations of all micro-batches wait. Call it in the loop: it frees them.",
-            why="The loss of the big batch is the sum, and one goes backward from the loss.",
+            "activations of all micro-batches stay in memory. Call it in the loop: it frees them.",
+            why="The loss of the big batch is the sum, and `backward()` starts from the loss.",
         ),
     ),
     hints=(

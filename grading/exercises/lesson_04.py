@@ -28,7 +28,7 @@ def random_word(rng: torch.Generator, alphabet: str, length: int) -> tuple[Token
 
 
 def same_pairs(got: Any, words: dict[tuple[Token, ...], int], message: str) -> None:
-    """Compared with counting place by place."""
+    """Compared with a count position by position."""
     if type(got) is not Counter:
         raise CheckFailure(f"Return a collections.Counter, not {type(got).__name__}")
     expected: Counter[Merge] = Counter()
@@ -44,7 +44,7 @@ def same_pairs(got: Any, words: dict[tuple[Token, ...], int], message: str) -> N
 
 
 def one_word(student: Any, rng: torch.Generator) -> None:
-    """Counts the pairs of neighbours in one word, each pair as a tuple of two tokens"""
+    """Counts the pairs of neighbors in one word, each pair as a tuple of two tokens"""
     words = {tuple(letters("abcdefgh")[i] for i in torch.randperm(8, generator=rng)): 1}
     same_pairs(student(words), words, "A word of eight different letters has seven pairs")
 
@@ -86,30 +86,30 @@ COUNT_PAIRS = Exercise(
         Mutant(
             says="You counted different words, not their occurrences: a word that occurs 300 times "
             "adds 300 to each of its pairs.",
-            why="Adding one is what counting is.",
+            why="Counting usually means adding one.",
             replace=("pairs[pair] += count", "pairs[pair] += 1"),
         ),
         Mutant(
             says="You set a pair's number where you should add to it. Another word, or another "
-            "place in the same word, then erases what was counted before.",
+            "position in the same word, then overwrites the earlier count.",
             why="It is right for the first word that has the pair.",
             replace=("pairs[pair] += count", "pairs[pair] = count"),
         ),
         Mutant(
-            says="A pair that occurs twice in a word counted once. Go through the places, "
-            "not through the set of different pairs.",
+            says="A pair that occurs twice in a word counted once. Iterate over the positions, "
+            "not over the set of different pairs.",
             why="`pair in word` asks only whether it occurs.",
             replace=("in pairwise(tokens):", "in set(pairwise(tokens)):"),
         ),
         Mutant(
-            says="You cut the word into pairs side by side: places 0–1, 2–3, … Neighbours overlap: "
-            "0–1, 1–2, 2–3, …",
+            says="You cut the word into pairs side by side: positions 0–1, 2–3, … Neighbors "
+            "overlap: 0–1, 1–2, 2–3, …",
             why="A step of two looks natural for pairs.",
             replace=("in pairwise(tokens):", "in zip(tokens[::2], tokens[1::2]):"),
         ),
         Mutant(
             says="The last pair of each word is missing: a word of n tokens has n − 1 pairs.",
-            why="One is careful not to run over the end, and stops one too early.",
+            why="To avoid an index beyond the end, the loop stops one too early.",
             replace=("in pairwise(tokens):", "in pairwise(tokens[:-1]):"),
         ),
         Mutant(
@@ -130,7 +130,7 @@ COUNT_PAIRS = Exercise(
         ),
     ),
     hints=(
-        "Two loops, one inside the other: over the words, and over the neighbours in a word.",
+        "Two loops, one inside the other: over the words, and over the neighbors in a word.",
         "itertools.pairwise('abc') gives ('a', 'b') and ('b', 'c'). A Counter answers 0 for what "
         "it has not seen, so you can add to it at once.",
         "for tokens, count in words.items(): for pair in pairwise(tokens): pairs[pair] += count",
@@ -165,7 +165,7 @@ def only_this_pair(student: Any, rng: torch.Generator) -> None:
 
 
 def at_the_ends(student: Any, rng: torch.Generator) -> None:
-    """Works at the first and the last place, on single tokens and on an empty word"""
+    """Works at the first and the last position, on single tokens and on an empty word"""
     middle = random_word(rng, "xyz", 3)
     cases = (
         ((b"a", b"b", *middle), (b"ab", *middle)),
@@ -218,20 +218,20 @@ MERGE_PAIR = Exercise(
     checks=(joined_everywhere, each_token_once, only_this_pair, at_the_ends, random_words),
     mutants=(
         Mutant(
-            says="After a join you move on by one place, so the second token of the pair is used "
-            "again. Skip both: move on by two.",
-            why="A `for` loop over the places always moves by one.",
+            says="After a merge you advance by one position, so the second token of the pair is "
+            "used again. Skip both tokens: advance by two.",
+            why="A `for` loop over the positions always advances by one.",
             replace=("position += 2", "position += 1"),
         ),
         Mutant(
-            says="You joined the first occurrence only. Go on to the end of the word.",
-            why="`index` and `find` give one place, and a `return` ends the loop.",
+            says="You joined the first occurrence only. Continue to the end of the word.",
+            why="`index` and `find` give one position, and a `return` ends the loop.",
             function=_first_only,
         ),
         Mutant(
             says="You joined from right to left. In a a a the left two are to be joined; both "
             "tokenizers have to agree on this.",
-            why="Going backwards keeps the places valid while a list gets shorter.",
+            why="Going backwards keeps the indices valid while a list gets shorter.",
             function=_from_the_right,
         ),
         Mutant(
@@ -242,7 +242,7 @@ MERGE_PAIR = Exercise(
         Mutant(
             says="The last token is lost when it is not part of a pair. The loop has to reach it, "
             "without looking beyond the end.",
-            why="The last place has no right neighbour, so one stops before it.",
+            why="The last token has no right neighbor, so the loop stops before it.",
             replace=("while position < len(tokens):", "while position < len(tokens) - 1:"),
         ),
         Mutant(
@@ -253,7 +253,7 @@ MERGE_PAIR = Exercise(
         Mutant(
             says="You compared joined bytes: a + bc gives the same as ab + c, but only one of them "
             "is the pair. Compare the two tokens.",
-            why="Bytes are what one sees; where they are cut is easily forgotten.",
+            why="The bytes are visible; the borders between tokens are not.",
             replace=(
                 "tokens[position : position + 2] == pair",
                 'b"".join(tokens[position : position + 2]) == pair[0] + pair[1]',
@@ -262,12 +262,13 @@ MERGE_PAIR = Exercise(
         Mutant(
             says="You put the pair into the result as a tuple. A token is bytes: join the two "
             "with +.",
-            why="The pair is at hand under a name, and prints much the same.",
+            why="`pair` is a variable already, and prints much the same.",
             replace=("merged.append(pair[0] + pair[1])", "merged.append(pair)"),
         ),
     ),
     hints=(
-        "A `for` loop cannot skip. Keep the place in a variable, and move it by one or by two.",
+        "A `for` loop cannot skip. Keep the position in a variable, and advance it by one or by "
+        "two.",
         "Slices never run over the end: tokens[i : i + 2] is just shorter there, and unequal to "
         "any pair.",
         "while position < len(tokens): if tokens[position : position + 2] == pair, append "
@@ -309,7 +310,7 @@ def earliest_first(student: Any, rng: torch.Generator) -> None:
 
 
 def merges_of_merges(student: Any, rng: torch.Generator) -> None:
-    """Goes on with what merges have made, until nothing fits"""
+    """Merges the results of merges too, until no pair is known"""
     rank = ranks("a n", "an an", "b anan", "n a")
     tail = random_word(rng, "xyz", 2)
     got = student(b"banana" + b"".join(tail), rank)
@@ -317,7 +318,7 @@ def merges_of_merges(student: Any, rng: torch.Generator) -> None:
 
 
 def earlier_merges_again(student: Any, rng: torch.Generator) -> None:
-    """Looks again after every merge: a late one may make room for an early one"""
+    """Looks again after every merge: a late merge may create the pair of an early one"""
     # The token abc can come from a + bc, learned early, or from ab + c, learned late.
     rank = ranks("b c", "a bc", "abc d", "a b", "ab c")
     del rank[b"b", b"c"]
@@ -386,7 +387,7 @@ APPLY_MERGES = Exercise(
             replace=("rank.get(pair, len(rank))", "rank.get(pair, 0)"),
         ),
         Mutant(
-            says="You merged one pair and stopped. Look again, until no pair of neighbours has "
+            says="You merged one pair and stopped. Look again, until no pair of neighbors has "
             "been learned.",
             why="One merge is one call, and the loop around it is easily forgotten.",
             replace=("while len(tokens) > 1:", "for _ in range(min(1, len(tokens) - 1)):"),
@@ -402,8 +403,8 @@ APPLY_MERGES = Exercise(
         ),
         Mutant(
             says="You went through all merges once, in their order. A token can come from two "
-            "merges; when the later one makes it, an earlier merge may fit that you have passed. "
-            "(And thousands of merges are tried on every word.)",
+            "merges; when the later one makes it, a merge that you have passed may fit. (Besides, "
+            "you try thousands of merges on every word.)",
             why="It repeats what training did, and it is right nearly always.",
             function=_once_in_order,
         ),
@@ -415,7 +416,7 @@ APPLY_MERGES = Exercise(
         ),
     ),
     hints=(
-        "Look at all pairs of neighbours. Which of them was learned earliest? Join it, and repeat.",
+        "Look at all pairs of neighbors. Which of them was learned earliest? Join it, and repeat.",
         "min(pairwise(tokens), key=…) finds it; give pairs that were never learned a rank that is "
         "larger than any real one. Stop when even the best was never learned.",
         "while len(tokens) > 1: earliest = min(pairwise(tokens), key=lambda pair: rank.get(pair, "
@@ -470,7 +471,7 @@ def gives_special_back(student: Any, rng: torch.Generator) -> None:
 
 
 def cut_characters(student: Any, rng: torch.Generator) -> None:
-    """Shows � where a character was cut in two, and goes on"""
+    """Shows � where a character was cut in two, and continues"""
     for text in (random_text(rng, 4) + "好", random_text(rng, 4) + "🙂"):
         ids = BPE([]).encode(text)
         for kept in (ids[:-1], [*ids[:-1], ord("a")]):
@@ -622,15 +623,15 @@ BITS_PER_BYTE = Exercise(
             replace=("nats / math.log(2) / n_bytes", "nats / n_bytes"),
         ),
         Mutant(
-            says="You multiplied with ln 2. A nat is more than a bit (1.44 of them), so the number "
-            "must grow: divide.",
-            why="It is a matter of luck which of the two one writes.",
+            says="You multiplied with ln 2. A nat is more than a bit (1.44 of them), so the "
+            "number must get larger: divide.",
+            why="Multiplication and division are easily confused when units are converted.",
             replace=("nats / math.log(2) / n_bytes", "nats * math.log(2) / n_bytes"),
         ),
         Mutant(
             says="You divided by the number of tokens: that is bits per token, which nobody can "
             "compare. Divide by the bytes that they stand for.",
-            why="A mean over tokens is what `loss` always was.",
+            why="Until now, `loss` was always a mean over tokens.",
             replace=("/ n_bytes.sum().item()", "/ (n_bytes > 0).sum().item()"),
         ),
         Mutant(
@@ -645,7 +646,8 @@ BITS_PER_BYTE = Exercise(
         Mutant(
             says="You left the special tokens in the sum of losses. They have no bytes, so the "
             "model would be blamed for text that is not there.",
-            why="With 0 bytes they seem to leave by themselves; but only from the denominator.",
+            why="With 0 bytes they drop out of the denominator by themselves, but not out of the "
+            "sum.",
             replace=("losses[n_bytes > 0].sum()", "losses.sum()"),
         ),
         Mutant(
@@ -661,7 +663,7 @@ BITS_PER_BYTE = Exercise(
         ),
     ),
     hints=(
-        "Two sums and one division. How many bytes does each token of the text have?",
+        "You need two sums and one division. How many bytes does each token of the text have?",
         "token_bytes[tokens] looks up all of them at once; where it is 0 there is a special token.",
         "nats = losses[n_bytes > 0].sum().item(); return nats / math.log(2) / n_bytes.sum().item()",
     ),

@@ -35,14 +35,14 @@ def questions(
 
 
 def some_mask(rng: torch.Generator, *shape: int) -> Tensor:
-    """A random mask in which every query sees at least its first key."""
+    """A random mask in which every query attends to at least its first key."""
     mask = torch.rand(shape, generator=rng) < 0.5
     mask[..., 0] = True
     return mask
 
 
 def like_torch(student: Any, rng: torch.Generator) -> None:
-    """Equals torch's own attention, where every query sees every key"""
+    """Equals torch's own attention without a mask"""
     query, key, value = questions(rng)
     expected = F.scaled_dot_product_attention(query, key, value)
     assert_close(student(query, key, value), expected, "Five queries, seven keys, no mask")
@@ -62,22 +62,24 @@ def like_torch_masked(student: Any, rng: torch.Generator) -> None:
 
 
 def hidden_means_hidden(student: Any, rng: torch.Generator) -> None:
-    """What may not be seen has no influence, however large it is"""
+    """A masked key has no influence, however large it is"""
     query, key, value = questions(rng)
     mask = some_mask(rng, 5, 7)
     mask[:, 4] = False
     expected = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
     key[:, :, 4], value[:, :, 4] = 100 * key[:, :, 4], 1000.0
     got = student(query, key, value, mask)
-    assert_close(got, expected, "Key 4 is hidden from all, and was made very large")
+    assert_close(got, expected, "Key 4 is masked for all queries, and very large")
 
 
 def one_key(student: Any, rng: torch.Generator) -> None:
-    """A query that sees a single key gets that key's value"""
+    """A query that attends to a single key gets that key's value"""
     query, key, value = questions(rng, seq=7, dtype=torch.float64)
     alone = torch.eye(7, dtype=torch.bool)[torch.randperm(7, generator=rng)]
     expected = value[:, :, alone.int().argmax(dim=1)]
-    assert_close(student(query, key, value, alone), expected, "Each query sees one key (float64)")
+    assert_close(
+        student(query, key, value, alone), expected, "Each query attends to one key (float64)"
+    )
 
 
 def gradients_flow(student: Any, rng: torch.Generator) -> None:
@@ -89,7 +91,7 @@ def gradients_flow(student: Any, rng: torch.Generator) -> None:
     got = student(*inputs, mask)
     assert_close(got, expected, "With a mask")
     if not got.requires_grad:
-        raise CheckFailure("The result is cut off from its inputs: backward() cannot run")
+        raise CheckFailure("The result is detached from its inputs: backward() cannot run")
     theirs = torch.autograd.grad(expected, inputs, pull)
     for name, mine, want in zip(
         ("queries", "keys", "values"), torch.autograd.grad(got, inputs, pull), theirs, strict=True
@@ -121,7 +123,7 @@ ATTEND = Exercise(
         Mutant(
             says="You divided by head_dim. A sum of head_dim products grows with the root of it: "
             "divide by √head_dim.",
-            why="A mean over the features looks like the natural normalisation.",
+            why="A mean over the features looks like the natural normalization.",
             replace=("math.sqrt(query.shape[-1])", "query.shape[-1]"),
         ),
         Mutant(
@@ -143,20 +145,20 @@ ATTEND = Exercise(
             replace=("softmax(dim=-1)", "softmax(dim=-2)"),
         ),
         Mutant(
-            says="Your mask is the wrong way round: True means that the query may look there.",
-            why="masked_fill fills where its argument is True, so one passes the mask as it is.",
+            says="Your mask is the wrong way round: True means that the query attends to the key.",
+            why="masked_fill fills where its argument is True, so the mask is passed as it is.",
             replace=("masked_fill(~mask,", "masked_fill(mask,"),
         ),
         Mutant(
-            says="You gave hidden keys the score 0. The softmax still gives them a share: e⁰ = 1. "
+            says="You gave masked keys the score 0. The softmax still gives them weight: e⁰ = 1. "
             "Only −inf becomes weight 0.",
-            why="Zero is what one multiplies with to remove something.",
+            why="Multiplying by zero removes a value elsewhere.",
             replace=('float("-inf")', "0.0"),
         ),
         Mutant(
-            says="You masked after the softmax. The hidden keys have taken their share by then, "
+            says="You masked after the softmax. By then the masked keys have taken their share, "
             "and the weights no longer add up to 1. Set the scores to −inf before it.",
-            why="Weight zero is the aim, so one sets the weights to zero.",
+            why="The masked weights should be zero, so setting them to zero seems right.",
             function=_mask_afterwards,
         ),
         Mutant(
@@ -175,7 +177,8 @@ ATTEND = Exercise(
         "Three lines: scores, weights, average. scores[i, j] is the dot product of query i with "
         "key j.",
         "query @ key.transpose(-2, -1) are all dot products at once. Divide them by √head_dim. "
-        'scores.masked_fill(~mask, float("-inf")) hides what may not be seen.',
+        'scores.masked_fill(~mask, float("-inf")) removes the keys that a query must not attend '
+        "to.",
         "Then scores.softmax(dim=-1) @ value.",
     ),
 )
@@ -193,7 +196,7 @@ def draw_size(rng: torch.Generator, low: int, high: int) -> int:
 
 
 def whole_text(student: Any, rng: torch.Generator) -> None:
-    """A whole text: each position sees itself and everything before it"""
+    """A whole text: each position attends to itself and to all earlier ones"""
     for seq in (1, 2, draw_size(rng, 3, 9)):
         assert_equal(student(seq, seq), positions_compared(seq, seq), f"{seq} of {seq} positions")
 
@@ -244,25 +247,27 @@ CAUSAL_MASK = Exercise(
             replace=(".tril(keys - queries)", ".tril()"),
         ),
         Mutant(
-            says="No position sees itself. A token's own key comes along: j ≤ i, not j < i.",
+            says="No position attends to itself. A token's own key is included: j ≤ i, not j < i.",
             why='"Everything before it" leaves it out.',
             replace=(".tril(keys - queries)", ".tril(keys - queries - 1)"),
         ),
         Mutant(
-            says="Each position sees the next one, which is what the model has to predict. It "
-            "would learn to copy it, and nothing else.",
-            why="An off-by-one in the diagonal, and the training loss gets wonderful.",
+            says="Each position attends to the next one, which the model has to predict. It would "
+            "learn to copy it, and nothing else.",
+            why="The diagonal is easily off by one, and the training loss becomes wonderful.",
             replace=(".tril(keys - queries)", ".tril(keys - queries + 1)"),
         ),
         Mutant(
-            says="Your mask shows the future and hides the past: take the lower triangle, tril.",
+            says="Your mask lets queries attend to the future and hides the past: take the lower "
+            "triangle, tril.",
             why="The lower triangle of a picture seems to be the upper one of a formula.",
             replace=(".tril(keys - queries)", ".triu(keys - queries)"),
         ),
         Mutant(
-            says="Your mask is True where a key is hidden. Here True means that the query attends "
+            says="Your mask is True where a key is masked. Here True means that the query attends "
             "to the key.",
-            why="nn.MultiheadAttention has it so; scaled_dot_product_attention has not.",
+            why="nn.MultiheadAttention has that convention; scaled_dot_product_attention has the "
+            "other.",
             replace=(ONES, "~" + ONES),
         ),
         Mutant(
@@ -272,14 +277,15 @@ CAUSAL_MASK = Exercise(
             replace=("dtype=torch.bool, device", "device"),
         ),
         Mutant(
-            says="Your table lies on its side: one row for each query, one column for each key, "
-            "(queries, keys).",
+            says="Your mask is transposed: it has one row for each query and one column for each "
+            "key, (queries, keys).",
             why="For a whole text it is square.",
             replace=(ONES, "torch.ones(keys, queries, dtype=torch.bool).tril(keys - queries)"),
         ),
     ),
     hints=(
-        "Draw it for queries = 2, keys = 5. Query 0 stands at position 3: which keys does it see?",
+        "Draw it for queries = 2, keys = 5. Query 0 stands at position 3: to which keys does it "
+        "attend?",
         "torch.ones(…, dtype=torch.bool).tril(d) keeps what is on and below a diagonal; d moves it "
         "to the right. Or compare two aranges, one of them as a column.",
         "Query i has position keys − queries + i: tril(keys − queries).",
@@ -333,7 +339,7 @@ def only_distance(student: Any, rng: torch.Generator) -> None:
 
 
 def keeps_dtype(student: Any, rng: torch.Generator) -> None:
-    """Keeps the dtype of x, leaves x as it was, and lets gradients through"""
+    """Keeps the dtype of x, does not change x, and passes gradients on"""
     tables = random_angles(rng, 2, 1, 5, 4)  # a table for each text
     for dtype in (torch.bfloat16, torch.float32):
         x = draw(rng, 2, 3, 5, 8).to(dtype).requires_grad_()
@@ -343,7 +349,7 @@ def keeps_dtype(student: Any, rng: torch.Generator) -> None:
         assert_equal(x.detach(), before, "You changed x, which belongs to the caller")
         pull = draw(rng, 2, 3, 5, 8).to(dtype)
         if not got.requires_grad:
-            raise CheckFailure("The result is cut off from x: backward() cannot run")
+            raise CheckFailure("The result is detached from x: backward() cannot run")
         (gradient,) = torch.autograd.grad(got, x, pull)
         # Turning back is the transposed rotation.
         assert_close(gradient, as_complex(pull, tables[0], -tables[1]), f"The gradient in {dtype}")
@@ -362,9 +368,9 @@ ROTATE = Exercise(
     checks=(quarter_turn, any_angles, only_distance, keeps_dtype),
     mutants=(
         Mutant(
-            says="You paired neighbours, x[0] with x[1]. Here x[i] is paired with "
+            says="You paired neighbors, x[0] with x[1]. Here x[i] is paired with "
             "x[i + head_dim/2]: the first half with the second.",
-            why="The paper, and some models, pair neighbours; weights of one do not fit the other.",
+            why="The paper, and some models, pair neighbors; weights of one do not fit the other.",
             replace=(
                 TURNED,
                 "first, second = x.float()[..., 0::2], x.float()[..., 1::2]\n"
@@ -374,8 +380,8 @@ ROTATE = Exercise(
             ),
         ),
         Mutant(
-            says="You take pairs of neighbours apart and write the results as two halves: the "
-            "features end up in other places. Pair x[i] with x[i + head_dim/2].",
+            says="You take pairs of neighbors apart and write the results as two halves: the "
+            "features end up at other positions. Pair x[i] with x[i + head_dim/2].",
             why="Slices with a step of two pick pairs, and cat is the usual way back.",
             replace=(
                 "first, second = x.float().chunk(2, dim=-1)",
@@ -410,11 +416,11 @@ ROTATE = Exercise(
         Mutant(
             says="The result has another dtype than x: the tables are float32, so the product is, "
             "too. Return it in the dtype of x.",
-            why="In float32 one never sees it.",
+            why="With float32 inputs it does not show.",
             replace=("return turned.type_as(x)", "return turned"),
         ),
         Mutant(
-            says="The two halves have changed places in your result.",
+            says="The two halves of your result are exchanged.",
             why="The formulas have x₂ first in one of their lines.",
             replace=(
                 "(first * cos - second * sin, second * cos + first * sin)",
@@ -475,7 +481,7 @@ def one_group_each(student: Any, rng: torch.Generator) -> None:
 
 
 def heads_in_groups(student: Any, rng: torch.Generator) -> None:
-    """Neighbouring query heads share a key/value head"""
+    """Neighboring query heads share a key/value head"""
     for n_heads, n_kv_heads in ((6, 2), (3, 1)):
         mine, reference = twins(student, rng, n_heads, n_kv_heads)
         x = draw(rng, 2, 7, 20)
@@ -488,7 +494,7 @@ def heads_in_groups(student: Any, rng: torch.Generator) -> None:
 
 
 def no_look_ahead(student: Any, rng: torch.Generator) -> None:
-    """No token sees a later one"""
+    """No token attends to a later one"""
     mine, reference = twins(student, rng, 4, 2)
     x = draw(rng, 1, 8, 20)
     expected = reference(x, turns(0, 8))[:, :5]
@@ -497,7 +503,7 @@ def no_look_ahead(student: Any, rng: torch.Generator) -> None:
 
 
 def given_mask(student: Any, rng: torch.Generator) -> None:
-    """A given mask decides alone who sees whom"""
+    """A given mask replaces the causal mask"""
     mine, reference = twins(student, rng, 4, 2)
     x, mask = draw(rng, 2, 6, 20), some_mask(rng, 2, 1, 6, 6)
     expected = reference(x, turns(0, 6), mask)
@@ -505,7 +511,7 @@ def given_mask(student: Any, rng: torch.Generator) -> None:
 
 
 def with_a_cache(student: Any, rng: torch.Generator) -> None:
-    """Two layers that write token by token into one cache give what reading at once gives"""
+    """Two layers with one KV cache, token by token, give the same as one pass"""
     layers = [twins(student, rng, 4, 2) for _ in range(2)]
     x = draw(rng, 1, 6, 20)
     expected = [reference(x, turns(0, 6)) for _, reference in layers]
@@ -561,8 +567,8 @@ GROUPED_QUERY = Exercise(
             ),
         ),
         Mutant(
-            says="You rotated first and normalised afterwards. The norm has a weight for each "
-            "feature, so the order matters: normalise, then rotate.",
+            says="You rotated first and normalized afterwards. The norm has a weight for each "
+            "feature, so the order matters: normalize, then rotate.",
             why="With fresh weights, all ones, both orders give the same.",
             replace=(
                 "query = rotate(self.query_norm(query), *rotation)\n"
@@ -572,13 +578,13 @@ GROUPED_QUERY = Exercise(
             ),
         ),
         Mutant(
-            says="You rotated the queries but not the keys. Then a score tells where the query "
-            "stands, not how far away the key is.",
+            says="You rotated the queries but not the keys. Then a score depends on the query's "
+            "position, not on its distance to the key.",
             why="One line is copied for the keys, and half of it forgotten.",
             replace=("key = rotate(self.key_norm(key), *rotation)", "key = self.key_norm(key)"),
         ),
         Mutant(
-            says="The QK-norm is missing: normalise queries and keys, each head on its own, before "
+            says="The QK-norm is missing: normalize queries and keys, each head on its own, before "
             "they are rotated.",
             why="The classic formula has no such thing.",
             replace=(
@@ -588,8 +594,8 @@ GROUPED_QUERY = Exercise(
             ),
         ),
         Mutant(
-            says="You rotated the values, too. Only queries and keys are compared; what is "
-            "gathered must not depend on where it stood.",
+            says="You rotated the values, too. Only queries and keys are compared; a value must "
+            "not depend on its position.",
             why="Keys and values are always handled as a pair.",
             replace=(
                 "        if cache is not None:",
@@ -597,18 +603,20 @@ GROUPED_QUERY = Exercise(
             ),
         ),
         Mutant(
-            says="Every token sees every other one. Without a mask it has to be causal.",
-            why="is_causal is off unless one asks for it.",
+            says="Every token attends to every other one. Without a mask, attention must be "
+            "causal.",
+            why="is_causal is False by default.",
             replace=("mask is None and query.shape[2] > 1", "False"),
         ),
         Mutant(
-            says="With a cache, your single new token sees only the first key. For torch, "
-            "is_causal puts the queries at the beginning; a single query needs no mask at all.",
-            why="Causal is causal, one would think.",
+            says="With a cache, your single new token attends only to the first key. With "
+            "is_causal, torch aligns the queries with the first keys; a single query needs no "
+            "mask at all.",
+            why="A causal model seems to need is_causal=True everywhere.",
             replace=("mask is None and query.shape[2] > 1", "mask is None"),
         ),
         Mutant(
-            says="Query heads and key/value heads are matched in the wrong order. Neighbours "
+            says="Query heads and key/value heads are matched in the wrong order. Neighbors "
             "share: 0, 1, 2 use the first. Take enable_gqa, or repeat_interleave, not repeat.",
             why="repeat makes the right number of heads.",
             replace=(
@@ -618,8 +626,8 @@ GROUPED_QUERY = Exercise(
             ),
         ),
         Mutant(
-            says="You wrote keys into the cache that were not rotated yet. What is remembered must "
-            "be ready for use: normalise, rotate, then write.",
+            says="You wrote keys into the cache that were not rotated yet. The cache must hold "
+            "finished keys: normalize, rotate, then write.",
             why="The cache seems to belong to the line where keys are made.",
             replace=(
                 "        key = rotate(self.key_norm(key), *rotation)\n"
@@ -633,7 +641,7 @@ GROUPED_QUERY = Exercise(
             ),
         ),
         Mutant(
-            says="All layers write into the same place of the cache. Pass `layer` on.",
+            says="All layers write into the same part of the cache. Pass `layer` on.",
             why="With a model of one layer it works.",
             replace=(
                 "key, value = cache.write(layer, key, value)",

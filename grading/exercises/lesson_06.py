@@ -48,7 +48,7 @@ def unit_size(student: Any, rng: torch.Generator) -> None:
     x = normal(rng, 5, 24) * torch.tensor([0.1, 1.0, 5.0, 30.0, 200.0])[:, None] + 1
     expected = F.rms_norm(x, (24,), eps=1e-6)
     y = norm_with(student, torch.ones(24))(x)
-    assert_close(y, expected, "The normalised tokens are off")
+    assert_close(y, expected, "The normalized tokens are wrong")
 
 
 def learned_weight(student: Any, rng: torch.Generator) -> None:
@@ -57,7 +57,7 @@ def learned_weight(student: Any, rng: torch.Generator) -> None:
     for shape in ((12,), (3, 12), (2, 5, 12), (2, 3, 4, 12)):
         x = 3 * normal(rng, *shape) + 0.5
         expected = F.rms_norm(x, (12,), weight, 1e-6)
-        assert_close(norm_with(student, weight)(x), expected, f"x of shape {shape}: y is off")
+        assert_close(norm_with(student, weight)(x), expected, f"x of shape {shape}: y is wrong")
 
 
 def tiny_inputs(student: Any, rng: torch.Generator) -> None:
@@ -66,7 +66,7 @@ def tiny_inputs(student: Any, rng: torch.Generator) -> None:
     x[1] = 0
     expected = F.rms_norm(x, (10,), eps=0.01)
     y = norm_with(student, torch.ones(10), eps=0.01)(x)
-    assert_close(y, expected, "With eps = 0.01 and small inputs y is off")
+    assert_close(y, expected, "With eps = 0.01 and small inputs y is wrong")
 
 
 def half_precision(student: Any, rng: torch.Generator) -> None:
@@ -74,7 +74,7 @@ def half_precision(student: Any, rng: torch.Generator) -> None:
     x, weight = (400 * normal(rng, 6, 16)).half(), (1 + 0.1 * normal(rng, 16)).half()
     wide = x.float()
     expected = weight * (wide / (wide.square().mean(-1, keepdim=True) + 1e-6).sqrt()).half()
-    assert_close(norm_with(student, weight)(x), expected, "float16 in: y is off")
+    assert_close(norm_with(student, weight)(x), expected, "float16 in: y is wrong")
 
 
 def norm_gradients(student: Any, rng: torch.Generator) -> None:
@@ -87,8 +87,8 @@ def norm_gradients(student: Any, rng: torch.Generator) -> None:
     twin_x, twin_weight = (t.detach().clone().requires_grad_() for t in (before, weight))
     (F.rms_norm(twin_x, (8,), twin_weight, 1e-6) * direction).sum().backward()
     assert_equal(x.detach(), before, "You changed the x that you were given")
-    assert_close(x.grad, twin_x.grad, "The gradient of x is off")
-    assert_close(norm.weight.grad, twin_weight.grad, "The gradient of the weight is off")
+    assert_close(x.grad, twin_x.grad, "The gradient of x is wrong")
+    assert_close(norm.weight.grad, twin_weight.grad, "The gradient of the weight is wrong")
 
 
 NORM_LINE = "return self.weight * (wide * torch.rsqrt(mean_square + self.eps)).type_as(x)"
@@ -111,7 +111,7 @@ RMS_NORM = Exercise(
         ),
         Mutant(
             replace=("wide.pow(2).mean(-1, keepdim=True)", "wide.pow(2).mean()"),
-            says="You averaged over all tokens of the batch. Every token has a size of its own: "
+            says="You averaged over all tokens of the batch. Every token is normalized by itself: "
             "average over its features only, `mean(-1, keepdim=True)`.",
             why="`mean()` without an axis runs, and is right for a single token.",
         ),
@@ -119,13 +119,13 @@ RMS_NORM = Exercise(
             replace=("wide.pow(2).mean(-1, keepdim=True)", "wide.pow(2).sum(-1, keepdim=True)"),
             says="You divide by the length of the vector, not by its root mean square: take the "
             "mean of the squares, not their sum.",
-            why="`F.normalize` does that, and it is what one calls normalising a vector.",
+            why='`F.normalize` does that, and "to normalize a vector" usually means that.',
         ),
         Mutant(
             replace=(NORM_LINE, NORM_LINE.replace("torch.rsqrt(mean_square + self.eps)",
                                                   "(mean_square + self.eps).reciprocal()")),
             says="You divide by the mean square: the root is missing.",
-            why="The squares and the mean are there, and one feels done.",
+            why="The squares and the mean are there, and the root is easily forgotten.",
         ),
         Mutant(
             replace=(NORM_LINE, NORM_LINE.replace("torch.rsqrt(mean_square + self.eps)",
@@ -136,7 +136,7 @@ RMS_NORM = Exercise(
         ),
         Mutant(
             replace=(NORM_LINE, NORM_LINE.replace("self.weight * ", "")),
-            says="The learned weight is missing: multiply each feature with its own at the end.",
+            says="The learned weight is missing: multiply each feature by its weight at the end.",
             why="It starts at one, so nothing shows in an untrained model.",
         ),
         Mutant(
@@ -177,23 +177,23 @@ def by_hand(mlp: Any, x: Tensor) -> Tensor:
 
 
 def one_token(student: Any, rng: torch.Generator) -> None:
-    """One token comes out as the formula says"""
+    """One token gives what the formula says"""
     mlp, x = swiglu_with(student, rng, 6, 10), 2 * normal(rng, 6)
     expected = by_hand(mlp, x)
     assert_close(mlp(x), expected, "The output differs from down(silu(gate(x)) · up(x))")
 
 
 def many_tokens(student: Any, rng: torch.Generator) -> None:
-    """Any number of tokens, each on its own"""
+    """Any number of tokens, each computed separately"""
     mlp = swiglu_with(student, rng, 8, 20)
     for shape in ((3, 8), (2, 7, 8)):
         x = 2 * normal(rng, *shape)
         expected = by_hand(mlp, x)
-        assert_close(mlp(x), expected, f"x of shape {shape}: the output is off")
+        assert_close(mlp(x), expected, f"x of shape {shape}: the output is wrong")
 
 
 def open_gate(student: Any, rng: torch.Generator) -> None:
-    """A wide open gate lets `up` through, a shut one nothing"""
+    """A gate far above zero passes `up`, one far below zero passes nothing"""
     mlp = student(4, 6)
     with torch.no_grad():
         mlp.gate.weight.copy_(torch.tensor([[20.0, 0, 0, 0], [-20.0, 0, 0, 0]]).repeat(3, 1))
@@ -202,7 +202,7 @@ def open_gate(student: Any, rng: torch.Generator) -> None:
     x = normal(rng, 3, 4)
     x[:, 0] = 1 + x[:, 0].abs()
     opened = 20 * x[:, :1] * (x @ mlp.up.weight.T) * torch.tensor([1.0, 0.0] * 3)
-    message = "With gates of +20·x and −20·x, the output is off"
+    message = "With gates of +20·x and −20·x, the output is wrong"
     assert_close(mlp(x), opened @ mlp.down.weight.T, message, atol=1e-4)
 
 
@@ -214,7 +214,7 @@ def swiglu_gradients(student: Any, rng: torch.Generator) -> None:
     expected = torch.autograd.grad((by_hand(mlp, x) * direction).sum(), inputs)
     found = torch.autograd.grad((mlp(x) * direction).sum(), inputs, allow_unused=True)
     for name, got, want in zip(("x", "gate", "up", "down"), found, expected, strict=True):
-        assert_close(got, want, f"The gradient of {name} is off")
+        assert_close(got, want, f"The gradient of {name} is wrong")
 
 
 SWIGLU_LINE = "return self.down(F.silu(self.gate(x)) * self.up(x))"
@@ -238,7 +238,7 @@ SWIGLU = Exercise(
         Mutant(
             replace=(SWIGLU_LINE, "return self.down(F.sigmoid(self.gate(x)) * self.up(x))"),
             says="Your gate is a plain sigmoid: that is GLU. SwiGLU takes silu(z) = z·sigmoid(z).",
-            why="A gate goes from 0 to 1, one thinks; the first gated units did just that.",
+            why="The first gated units had a gate between 0 and 1.",
         ),
         Mutant(
             replace=(SWIGLU_LINE, "return self.down(F.gelu(self.gate(x)) * self.up(x))"),
@@ -287,7 +287,7 @@ def twins(
 
 
 def passes_the_stream(student: Any, rng: torch.Generator) -> None:
-    """Whatever a block computes is added to the stream"""
+    """A block adds what it computes to the residual stream"""
     mine, theirs = twins(student, Block, SMALL, rng)
     x, rotation = normal(rng, 2, 6, SMALL.d_model), rotation_of(0, 6)
     for name in ("nothing", "attention", "mlp"):
@@ -295,18 +295,18 @@ def passes_the_stream(student: Any, rng: torch.Generator) -> None:
             with torch.no_grad():
                 block.attention.output.weight.copy_(torch.eye(16, 32) * (name == "attention"))
                 block.mlp.down.weight.copy_(torch.eye(16, 24) * (name == "mlp"))
-        message = f"With weights by which {name} adds something, the stream comes out wrong"
+        message = f"With weights by which {name} adds something, the residual stream is wrong"
         expected = theirs(x, rotation)
         assert_close(mine(x, rotation), expected, message)
 
 
 def whole_block(student: Any, rng: torch.Generator) -> None:
-    """First attention, then the feed-forward network; each reads a normalised copy"""
+    """First attention, then the feed-forward network; each reads a normalized copy"""
     mine, theirs = twins(student, Block, SMALL, rng)
     for size in (0.1, 1.0, 30.0):
         x = size * normal(rng, 3, 7, SMALL.d_model)
         rotation = rotation_of(0, 7)
-        message = f"A stream of size {size:g} comes out wrong"
+        message = f"A residual stream of size {size:g}: the result is wrong"
         expected = theirs(x, rotation)
         assert_close(mine(x, rotation), expected, message)
 
@@ -318,7 +318,7 @@ def respects_the_mask(student: Any, rng: torch.Generator) -> None:
     documents = torch.tensor([[0, 0, 0, 1, 1, 1, 1, 1], [0, 0, 0, 0, 0, 0, 1, 1]])
     mask = attention_mask(0, 8, torch.device("cpu"), documents)
     expected = theirs(x, rotation, mask)
-    message = "With a mask that separates two documents, the stream is off"
+    message = "With a mask that separates two documents, the residual stream is wrong"
     assert_close(mine(x, rotation, mask), expected, message)
 
 
@@ -337,17 +337,19 @@ def goes_on_from_the_cache(student: Any, rng: torch.Generator) -> None:
             cache.advance(part.shape[1])
         found.append((torch.cat(parts, dim=1), cache.keys[1, :, :, :6]))
     message = "Six tokens, the last one with a cache"
-    for want, got, what in zip(*found, ("the stream is off", "layer 1 of it is off"), strict=True):
+    for want, got, what in zip(
+        *found, ("the residual stream is wrong", "layer 1 of it is wrong"), strict=True
+    ):
         assert_close(got, want, f"{message}: {what}")
 
 
 def drops_updates(student: Any, rng: torch.Generator) -> None:
-    """Dropout falls on what is added, never on the stream itself"""
+    """Dropout applies to the update, never to the residual stream itself"""
     x, rotation = normal(rng, 2, 5, SMALL.d_model), rotation_of(0, 5)
     mine, theirs = twins(student, Block, replace(SMALL, dropout=1.0), rng)
     expected = theirs(x, rotation)
-    assert_close(mine(x, rotation), expected, "Out of training, the stream is off")
-    message = "In training with a dropout of 1 every update is 0, so the stream must come out as is"
+    assert_close(mine(x, rotation), expected, "In evaluation mode, the residual stream is wrong")
+    message = "In training with a dropout of 1, the residual stream must not change"
     stream = x.clone()
     assert_close(mine.train()(x, rotation), stream, message)
 
@@ -374,14 +376,15 @@ BLOCK = Exercise(
     mutants=(
         Mutant(
             replace=(FIRST, "x = self.dropout(attended)"),
-            says="Attention replaces the stream. Add to it: x + …, so that a token keeps what it "
-            "knew, and the gradient has a free way back.",
-            why="Layers that replace their input are what a network was until 2015.",
+            says="Attention replaces the residual stream. Add to it: x + …, so that a token keeps "
+            "its features, and the gradient has a direct path back.",
+            why="Until 2015, the layers of a network replaced their input.",
         ),
         Mutant(
             replace=(SECOND, "return self.dropout(self.mlp(self.mlp_norm(x)))"),
-            says="The feed-forward network replaces the stream. Add its output: x + ….",
-            why="One remembers the residual around attention and forgets the second.",
+            says="The feed-forward network replaces the residual stream. Add its output: x + ….",
+            why="The residual connection around attention is remembered, and the second one "
+            "forgotten.",
         ),
         Mutant(
             replace=(
@@ -390,19 +393,19 @@ BLOCK = Exercise(
                 "x = self.attention_norm(x + self.dropout(attended))\n        "
                 "return self.mlp_norm(x + self.dropout(self.mlp(x)))",
             ),
-            says="You normalise after adding (post-norm, as in 2017). Then every block rescales "
-            "the stream. Normalise the copy that attention and the network read.",
-            why="The picture in the first transformer paper shows it so.",
+            says="You normalize after adding (post-norm, as in 2017). Then every block rescales "
+            "the residual stream. Normalize the copy that attention and the network read.",
+            why="The figure in the first transformer paper shows post-norm.",
         ),
         Mutant(
             replace=(SECOND, "return x + self.dropout(self.mlp(x))"),
-            says="The feed-forward network reads the stream as it is. Give it a normalised copy: "
-            "`self.mlp_norm(x)`.",
-            why="While the stream is of size one, there is hardly a difference.",
+            says="The feed-forward network reads the residual stream without a norm. Give it a "
+            "normalized copy: `self.mlp_norm(x)`.",
+            why="As long as the residual stream is of size one, there is hardly a difference.",
         ),
         Mutant(
             replace=(SECOND, "return x + self.dropout(self.mlp(self.attention_norm(x)))"),
-            says="You used the attention's norm twice. Each has a weight of its own; the "
+            says="You used the attention's norm twice. Each norm has its own weight; the "
             "feed-forward network's is `mlp_norm`.",
             why="Both weights start at one, so an untrained model shows no difference.",
         ),
@@ -411,8 +414,9 @@ BLOCK = Exercise(
                 FIRST + "\n        " + SECOND,
                 "return x + self.dropout(attended) + self.dropout(self.mlp(self.mlp_norm(x)))",
             ),
-            says="Both read the same stream, side by side. Here the network reads what attention "
-            "has just written: first one, then the other.",
+            says="Attention and feed-forward network read the same input, in parallel. Here the "
+            "network reads the residual stream after attention has updated it: first one, then "
+            "the other.",
             why="Some large models do it in parallel, because it is faster.",
         ),
         Mutant(
@@ -421,8 +425,9 @@ BLOCK = Exercise(
                 "x = self.attention_norm(x) + self.dropout(attended)\n        "
                 "x = self.mlp_norm(x)\n        return x + self.dropout(self.mlp(x))",
             ),
-            says="You overwrite x with its normalised copy, so the stream itself is normalised. "
-            "Only what attention and the network read is; they add to x as it was.",
+            says="You overwrite x with its normalized copy, so the residual stream itself is "
+            "normalized. Normalize only what attention and the network read, and add their "
+            "outputs to x.",
             why="`x = norm(x)` on a line of its own is a natural way to write it.",
         ),
         Mutant(
@@ -433,26 +438,26 @@ BLOCK = Exercise(
         Mutant(
             replace=("rotation, mask, cache, layer)", "rotation, mask)"),
             says="The cache does not reach the attention: pass `cache` and `layer` on.",
-            why="Training works without; only writing text needs it.",
+            why="Training works without a cache; only generation needs it.",
         ),
         Mutant(
             replace=("rotation, mask, cache, layer)", "rotation, mask, cache)"),
             says="Pass `layer` on too: otherwise all blocks write into the first layer of the "
-            "cache, over each other.",
-            why="It has a default value, so nobody complains.",
+            "cache and overwrite each other.",
+            why="It has a default value, so there is no error.",
         ),
         Mutant(
             replace=(FIRST, "x = self.dropout(x + attended)"),
-            says="Your dropout falls on the whole stream, and wipes out what the token knew. Apply "
-            "it to the update, then add.",
+            says="Your dropout applies to the whole residual stream and drops the token's own "
+            "features. Apply it to the update, then add.",
             why="Dropout on a layer's output is the habit; here the output is a sum.",
         ),
     ),
     hints=(
-        "Two lines of the same form: x = x + dropout(part(norm(x))). What belongs to `part` and "
-        "`norm` in each?",
-        "The attention takes the normalised stream and four things more, in the order of your own "
-        "arguments: rotation, mask, cache, layer.",
+        "There are two lines of the same form: x = x + dropout(part(norm(x))). What belongs to "
+        "`part` and `norm` in each?",
+        "The attention takes the normalized stream and four more arguments, in the order of your "
+        "own: rotation, mask, cache, layer.",
         "x = x + self.dropout(self.attention(self.attention_norm(x), rotation, mask, cache, "
         "layer)), and then the same with mlp and mlp_norm.",
     ),
@@ -468,44 +473,46 @@ def same_logits(student: Any, rng: torch.Generator) -> None:
         mine, theirs = twins(student, GPT, config, rng)
         tokens = torch.randint(config.vocab, (2, 7), generator=rng)
         also = " and YaRN" if config.yarn else ""
-        message = f"The logits of a model with {config.n_layers} blocks{also} are off"
+        message = f"The logits of a model with {config.n_layers} blocks{also} are wrong"
         expected = theirs(tokens)
         assert_close(mine(tokens), expected, message)
 
 
 def looks_back_only(student: Any, rng: torch.Generator) -> None:
-    """No position looks at a later one"""
+    """No position attends to a later one"""
     mine, theirs = twins(student, GPT, SMALL, rng)
     tokens = torch.randint(SMALL.vocab, (2, 9), generator=rng)
     later = tokens.clone()
     later[:, 5:] = (later[:, 5:] + 1) % SMALL.vocab
     expected = theirs(tokens)[:, :5]
-    message = "The logits of the first five positions are off, or change with later tokens"
+    message = "The logits of the first five positions are wrong, or change with later tokens"
     assert_close(mine(later)[:, :5], expected, message)
 
 
 def keeps_documents_apart(student: Any, rng: torch.Generator) -> None:
-    """Documents packed into one row do not see each other, and padding is not seen"""
+    """No token attends to another document of its row, or to padding"""
     mine, theirs = twins(student, GPT, SMALL, rng)
     tokens = torch.randint(SMALL.vocab, (2, 8), generator=rng)
     documents = torch.tensor([[0, 0, 0, 1, 1, 1, 1, 1], [0, 0, 0, 0, 0, 0, 1, 1]])
     expected = theirs(tokens, documents=documents)
-    assert_close(mine(tokens, documents=documents), expected, "With `documents` the logits are off")
+    assert_close(
+        mine(tokens, documents=documents), expected, "With `documents` the logits are wrong"
+    )
     first = torch.tensor([3, 0])
     expected = theirs(tokens, first=first)
-    assert_close(mine(tokens, first=first), expected, "With `first` the logits are off")
+    assert_close(mine(tokens, first=first), expected, "With `first` the logits are wrong")
 
 
 def reads_piece_by_piece(student: Any, rng: torch.Generator) -> None:
-    """With a cache, text read in pieces gives the logits of the whole text"""
+    """With a KV cache, a text in pieces gives the logits of the whole text"""
     mine, theirs = twins(student, GPT, SMALL, rng)
     tokens = torch.randint(SMALL.vocab, (2, 9), generator=rng)
     cache = KVCache(SMALL, batch=2, capacity=12)
     cache.keys.zero_(), cache.values.zero_()
     expected = theirs(tokens)
     parts = [mine(piece, cache=cache) for piece in tokens.split([4, 1, 3, 1], dim=1)]
-    assert_close(torch.cat(parts, dim=1), expected, "Logits of text in four pieces are off")
-    assert_equal(cache.length, 9, "The cache counts wrongly: after nine tokens its length is off")
+    assert_close(torch.cat(parts, dim=1), expected, "Logits of text in four pieces are wrong")
+    assert_equal(cache.length, 9, "The cache counts wrongly: after nine tokens its length is wrong")
 
 
 def model_gradients(student: Any, rng: torch.Generator) -> None:
@@ -518,7 +525,7 @@ def model_gradients(student: Any, rng: torch.Generator) -> None:
     for (name, found), (_, expected) in zip(
         mine.named_parameters(), theirs.named_parameters(), strict=True
     ):
-        assert_close(found.grad, expected.grad, f"The gradient of {name} is off", rtol=1e-3)
+        assert_close(found.grad, expected.grad, f"The gradient of {name} is wrong", rtol=1e-3)
 
 
 MODEL = Exercise(
@@ -539,8 +546,8 @@ MODEL = Exercise(
     mutants=(
         Mutant(
             replace=("return self.norm(x)", "return x"),
-            says="The last norm is missing. The stream has grown on its way; the output layer "
-            "reads it normalised.",
+            says="The last norm is missing. The residual stream grows from block to block; the "
+            "output layer reads it normalized.",
             why="Each block brings its own norms, so one more seems too many.",
         ),
         Mutant(
@@ -572,27 +579,27 @@ MODEL = Exercise(
                 "x = block(x, rotation, mask, cache, layer)\n            if cache is not None:\n"
                 "                cache.advance(seq)\n",
             ),
-            says="You advance the cache in every block, so each layer writes at another place. "
-            "Once, after the last block.",
-            why="One level of indentation.",
+            says="You advance the cache in every block, so each layer writes at other positions. "
+            "Advance it once, after the last block.",
+            why="The two versions differ by one level of indentation.",
         ),
         Mutant(
             replace=("x = block(x, rotation, mask, cache, layer)",
                      "x = block(x, rotation, mask, cache)"),
             says="All your blocks write into layer 0 of the cache. Give each its own number.",
-            why="It has a default value, so nobody complains.",
+            why="It has a default value, so there is no error.",
         ),
         Mutant(
             replace=("x = block(x, rotation, mask, cache, layer)",
                      "x = block(x, rotation, None, cache, layer)"),
-            says="The mask does not reach the blocks: documents see each other, and padding is "
-            "seen.",
+            says="The mask does not reach the blocks: tokens attend to other documents and to "
+            "padding.",
             why="A plain causal model works without it.",
         ),
         Mutant(
             replace=("start, seq, tokens.device, documents, first)",
                      "start, seq, tokens.device, documents)"),
-            says="`first` does not reach the mask, so padding on the left is seen.",
+            says="`first` does not reach the mask, so tokens attend to the padding on the left.",
             why="Training never pads.",
         ),
         Mutant(
@@ -605,8 +612,8 @@ MODEL = Exercise(
         Mutant(
             replace=("x = block(x, rotation, mask, cache, layer)",
                      "x = x + block(x, rotation, mask, cache, layer)"),
-            says="You add a block's output to the stream, but it is the stream already: the block "
-            "does the adding.",
+            says="You add a block's output to the residual stream, but that output is the stream "
+            "already: the block adds its update itself.",
             why='"Blocks add to the stream" is what the lesson says.',
         ),
     ),
@@ -629,13 +636,13 @@ WIDE = GPTConfig(
 
 
 def in_units(parameter: Tensor) -> float:
-    """A sample's standard deviation, in units of what it should be before any factor for the
-    depth, and so coarse that only wrong ones differ."""
+    """A matrix's standard deviation in units of 0.5 / √columns, rounded to one digit, so that
+    different random numbers give the same result."""
     return round(2 * parameter.shape[-1] ** 0.5 * parameter.detach().std().item(), 1)
 
 
-def initialised(student: Any, rng: torch.Generator, config: GPTConfig = WIDE) -> GPT:
-    """A model whose weights were something else before the student's function saw them."""
+def initialized(student: Any, rng: torch.Generator, config: GPTConfig = WIDE) -> GPT:
+    """A model that had other weights before the student's function initialized it."""
     model = GPT(config)
     shake(model, rng, std=0.7)
     student(model, config.n_layers)
@@ -644,7 +651,7 @@ def initialised(student: Any, rng: torch.Generator, config: GPTConfig = WIDE) ->
 
 def small_matrices(student: Any, rng: torch.Generator) -> None:
     """Matrices and the embedding start with a standard deviation of 0.5 / √columns"""
-    model = initialised(student, rng)
+    model = initialized(student, rng)
     parts = {
         "embedding": model.embedding,
         "query": model.blocks[0].attention.query,
@@ -654,18 +661,18 @@ def small_matrices(student: Any, rng: torch.Generator) -> None:
         "output": model.output,
     }
     for name, part in parts.items():
-        message = f"The standard deviation of {name}.weight, in units of 0.5 / √columns, is off"
+        message = f"The standard deviation of {name}.weight, in units of 0.5 / √columns, is wrong"
         assert_equal(in_units(part.weight), 1.0, message)
     stack = nn.ParameterDict({"experts": torch.zeros(3, 30, 90)})
     student(stack, WIDE.n_layers)
     message = (
-        "A stack of matrices, one parameter of 3 axes: its deviation over 0.5 / √columns is off"
+        "A stack of matrices, one parameter of 3 axes: its deviation over 0.5 / √columns is wrong"
     )
     assert_equal(in_units(stack["experts"]), 1.0, message)
 
 
 def smaller_writers(student: Any, rng: torch.Generator) -> None:
-    """What writes into the stream starts smaller by √(2·n_layers)"""
+    """The outputs of residual branches start smaller by √(2·n_layers)"""
     for n_layers, expected in ((2, 0.5), (50, 0.1)):
         config = replace(WIDE, n_layers=n_layers, d_model=32, d_ff=64)
         model = nn.ModuleDict({"first": Block(config), "second": Block(config)})
@@ -674,7 +681,7 @@ def smaller_writers(student: Any, rng: torch.Generator) -> None:
         found = [in_units(model.get_submodule(f"second.{name}").weight) for name in writers]
         message = (
             f"{n_layers} layers: the standard deviations of mlp.down and attention.output, in "
-            "units of 0.5 / √columns, are off"
+            "units of 0.5 / √columns, are wrong"
         )
         assert_equal(found, [expected, expected], message)
 
@@ -689,31 +696,33 @@ def norms_stay(student: Any, rng: torch.Generator) -> None:
         if parameter.ndim == 1:
             assert_equal(parameter.data, before[name], f"You changed {name}, which is no matrix")
     found = in_units(model.blocks[0].attention.key.weight)
-    message = "The standard deviation of a key.weight, in units of 0.5 / √columns, is off"
+    message = "The standard deviation of a key.weight, in units of 0.5 / √columns, is wrong"
     assert_equal(found, 1.0, message)
 
 
 def bell_shaped(student: Any, rng: torch.Generator) -> None:
     """The numbers are normally distributed around zero, and different in every matrix"""
-    model, std = initialised(student, rng), 0.5 / WIDE.d_model**0.5
+    model, std = initialized(student, rng), 0.5 / WIDE.d_model**0.5
     weight = model.embedding.weight.detach()
     within = round((weight.abs() < std).double().mean().item(), 1)
-    message = "The share of the embedding within one standard deviation (normal: 68 %) is off"
+    message = "The share of the embedding within one standard deviation (normal: 68 %) is wrong"
     assert_equal(within, 0.7, message)
     assert_equal(abs(round(weight.mean().item() / std, 1)), 0.0, "Their mean is not zero")
     gate, up = (getattr(model.blocks[0].mlp, name).weight.detach() for name in ("gate", "up"))
     alike = round((gate * up).mean().item() / std**2, 1)
-    assert_equal(abs(alike), 0.0, "The same numbers are in two matrices: their correlation is off")
+    assert_equal(
+        abs(alike), 0.0, "The same numbers are in two matrices: their correlation is wrong"
+    )
 
 
 def first_loss(student: Any, rng: torch.Generator) -> None:
     """The first loss is about ln(vocab)"""
     config = replace(WIDE, tied=True)
-    model = initialised(student, rng, config)
+    model = initialized(student, rng, config)
     tokens = torch.randint(config.vocab, (8, 33), generator=rng)
     with torch.no_grad():
         loss = F.cross_entropy(model(tokens[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten())
-    message = "The loss of the untrained model, as a multiple of ln(vocab), is off"
+    message = "The loss of the untrained model, as a multiple of ln(vocab), is wrong"
     assert_equal(round(loss.item() / torch.tensor(config.vocab).log().item(), 1), 1.0, message)
 
 
@@ -734,39 +743,39 @@ INITIALISE = Exercise(
     mutants=(
         Mutant(
             replace=(WRITERS, ""),
-            says="All matrices start alike. Those that write into the stream must start smaller "
-            "by √(2·n_layers), or the stream grows with the depth.",
+            says="All matrices start alike. The output matrices of residual branches must start "
+            "smaller by √(2·n_layers), or the residual stream grows with the depth.",
             why="A model with four blocks works without it.",
         ),
         Mutant(
             replace=(SMALLER, "std = std / math.sqrt(n_layers)"),
-            says="You divide by √n_layers. Every block writes twice, once from attention and once "
-            "from the feed-forward network: √(2·n_layers).",
-            why="One counts the blocks.",
+            says="You divide by √n_layers. Every block has two residual branches, attention and "
+            "the feed-forward network: √(2·n_layers).",
+            why="A model is described by its number of blocks.",
         ),
         Mutant(
             replace=(SMALLER, "std = std / (2 * n_layers)"),
             says="You divide by 2·n_layers: the root is missing. Independent updates add up like "
             "steps of a random walk, whose length grows with the root of their number.",
-            why="As many updates, so much smaller each, one thinks.",
+            why="With k updates, dividing each by k seems right.",
         ),
         Mutant(
             replace=(SMALLER, "std = std * math.sqrt(2 * n_layers)"),
-            says="You made the writers larger: divide by √(2·n_layers).",
-            why="A factor for the depth, and one multiplies.",
+            says="You made these output matrices larger: divide by √(2·n_layers).",
+            why="A factor for the depth suggests a multiplication.",
         ),
         Mutant(
             replace=("if name.endswith((\"attention.output.weight\", \"mlp.down.weight\")):",
                      'if name.endswith("mlp.down.weight"):'),
-            says="Attention writes into the stream as well: `attention.output.weight` must start "
+            says="Attention is a residual branch as well: `attention.output.weight` must start "
             "smaller too.",
             why="The feed-forward network is the larger part.",
         ),
         Mutant(
             replace=(WRITERS, "        std = std / math.sqrt(2 * n_layers)\n"),
-            says="You made all matrices smaller by √(2·n_layers). Only those that write into the "
-            "stream.",
-            why="The condition is easily lost when the name is looked at nowhere else.",
+            says="You made all matrices smaller by √(2·n_layers). Only the output matrices of "
+            "residual branches must be smaller.",
+            why="The condition on the name is easily forgotten.",
         ),
         Mutant(
             replace=(STD, "std = INIT_GAIN / math.sqrt(parameter.shape[0])"),
@@ -796,8 +805,8 @@ INITIALISE = Exercise(
             replace=("        if parameter.ndim < 2:\n            continue\n",
                      "        if parameter.ndim < 2:\n            nn.init.zeros_(parameter)\n"
                      "            continue\n"),
-            says="You changed the norms' weights too. They start at one: pass over parameters with "
-            "one axis.",
+            says="You changed the norms' weights too. They start at one: skip parameters with one "
+            "axis.",
             why="`model.parameters()` holds everything that is learned.",
         ),
         Mutant(
@@ -816,12 +825,13 @@ INITIALISE = Exercise(
         ),
     ),
     hints=(
-        "Go through `model.named_parameters()`: each comes with its name, which says whether it "
-        "writes into the stream, and with its shape.",
+        "Iterate over `model.named_parameters()`: the name says whether a matrix is the output of "
+        "a residual branch, and the parameter has the shape.",
         "`parameter.ndim < 2` is true for the norms: `continue`. "
-        '`name.endswith(("attention.output.weight", "mlp.down.weight"))` for the writers.',
-        "std = INIT_GAIN / math.sqrt(parameter.shape[-1]), for writers divided by "
-        "math.sqrt(2 * n_layers); then nn.init.normal_(parameter, std=std).",
+        '`name.endswith(("attention.output.weight", "mlp.down.weight"))` selects the outputs of '
+        "the residual branches.",
+        "std = INIT_GAIN / math.sqrt(parameter.shape[-1]), divided by math.sqrt(2 * n_layers) for "
+        "outputs of residual branches; then nn.init.normal_(parameter, std=std).",
     ),
 )  # fmt: skip
 
@@ -858,7 +868,7 @@ def draw_config(rng: torch.Generator, **settings: Any) -> GPTConfig:
 def counts_part(part: str, student: Any, rng: torch.Generator, **settings: Any) -> None:
     for config in (draw_config(rng, **settings), draw_config(rng, **settings)):
         found = student(config)
-        message = f'"{part}" of {config} is off'
+        message = f'"{part}" of {config} is wrong'
         assert_equal(found.get(part) if isinstance(found, dict) else found, counted(config)[part],
                      message)  # fmt: skip
 
@@ -887,7 +897,7 @@ def counts_norms(student: Any, rng: torch.Generator) -> None:
 def counts_all(student: Any, rng: torch.Generator) -> None:
     """Four numbers that add up to a real model's parameters"""
     config = draw_config(rng)
-    assert_equal(student(config), counted(config), "The parts of a model, by name, are off")
+    assert_equal(student(config), counted(config), "The parts of a model, by name, are wrong")
 
 
 COUNT = Exercise(
@@ -901,13 +911,13 @@ COUNT = Exercise(
     mutants=(
         Mutant(
             replace=("1 if config.tied else 2", "2"),
-            says="You count the table twice although it is tied: the output layer uses the same "
-            "matrix.",
+            says="You count the embedding twice although it is tied: the output layer uses the "
+            "same matrix.",
             why="There are two layers, and both show up when the model is printed.",
         ),
         Mutant(
             replace=("1 if config.tied else 2", "1"),
-            says="When the table is not tied, the output layer has a matrix of its own.",
+            says="When the embedding is not tied, the output layer has its own matrix.",
             why="All presets are tied.",
         ),
         Mutant(
@@ -947,7 +957,7 @@ COUNT = Exercise(
         ),
         Mutant(
             replace=("2 * (config.d_model + config.head_dim)", "2 * config.d_model"),
-            says="The QK-norms are missing: every block normalises its queries and its keys, each "
+            says="The QK-norms are missing: every block normalizes its queries and its keys, each "
             "with head_dim weights.",
             why="They hide inside the attention.",
         ),
@@ -956,7 +966,7 @@ COUNT = Exercise(
                      "(2 * config.d_model + config.head_dim * heads)"),
             says="You count a QK-norm for every head. All query heads share one with head_dim "
             "weights, and all key heads another.",
-            why="Every head is normalised by itself, so each seems to own a weight.",
+            why="Every head is normalized by itself, so each seems to own a weight.",
         ),
         Mutant(
             replace=("config.n_layers * 3 *", "3 *"),
@@ -969,8 +979,8 @@ COUNT = Exercise(
         "have? `GroupedQueryAttention` from lesson 05 lists its own.",
         "Queries and output: d_model × (n_heads · head_dim) each. Keys and values: d_model × "
         "(n_kv_heads · head_dim) each.",
-        "norms = n_layers · (2 · d_model + 2 · head_dim) + d_model. And the table counts once if "
-        "config.tied, otherwise twice.",
+        "norms = n_layers · (2 · d_model + 2 · head_dim) + d_model. And the embedding counts once "
+        "if config.tied, otherwise twice.",
     ),
 )  # fmt: skip
 

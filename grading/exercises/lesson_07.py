@@ -1,4 +1,4 @@
-"""Lesson 07, pretraining: rows from documents, the data position, its parts, and the cost."""
+"""Lesson 07, pretraining: rows from documents, the data position, its parts, FLOPs per token."""
 
 from typing import Any
 
@@ -71,15 +71,15 @@ PACK = Exercise(
             replace=("unfold(0, context + 1, context)", "unfold(0, context + 1, context + 1)"),
             says="Your rows do not overlap. Then the first token of a row is never a target: begin "
             "each row with the last token of the row before.",
-            why="Cutting a list into pieces of context + 1 is what one would do with paper.",
+            why="Lists are usually cut into pieces that do not overlap.",
         ),
         Mutant(
             replace=(
                 "unfold(0, context + 1, context)",
                 "unfold(0, context + 1, 1)",
             ),
-            says="Your windows move on by one token, so each token is a target `context` times. "
-            "Move on by `context`.",
+            says="Your windows advance by one token, so each token is a target `context` times. "
+            "Advance by `context`.",
             why="A sliding window is the textbook picture of next-token prediction.",
         ),
         Mutant(
@@ -118,25 +118,25 @@ def first_epoch(student: Any, rng: torch.Generator) -> None:
     seed = int(torch.randint(1000, (), generator=rng))
     for step in range(3):
         expected = global_batch(step, 4, 14, seed)
-        assert_equal(student(step, 4, 14, seed), expected, f"Step {step} has other examples")
+        assert_equal(student(step, 4, 14, seed), expected, f"Step {step} has the wrong examples")
 
 
 def later_epochs(student: Any, rng: torch.Generator) -> None:
-    """Every epoch has an order of its own, and begins when no whole batch is left"""
+    """Every epoch has its own order, and begins when no whole batch is left"""
     seed = int(torch.randint(1000, (), generator=rng))
     for step in (3, 4, 6, 11, 1000):
         expected = global_batch(step, 4, 14, seed)
-        assert_equal(student(step, 4, 14, seed), expected, f"Step {step} has other examples")
+        assert_equal(student(step, 4, 14, seed), expected, f"Step {step} has the wrong examples")
 
 
 def nothing_remembered(student: Any, rng: torch.Generator) -> None:
-    """Asked in any order, and for any seed, it gives the same: a restart can begin anywhere"""
+    """The order of the calls does not matter, for any seed: a run can resume at any step"""
     steps = torch.randint(50, (12,), generator=rng).tolist()
     for step in steps:
         for seed in (0, 7):
             expected = global_batch(step, 5, 23, seed)
             got = student(step, 5, 23, seed)
-            assert_equal(got, expected, f"Step {step} with seed {seed} has other examples")
+            assert_equal(got, expected, f"Step {step} with seed {seed} has the wrong examples")
 
 
 POSITION = Exercise(
@@ -160,7 +160,7 @@ POSITION = Exercise(
         ),
         Mutant(
             replace=("start = position * batch_size", "start = position"),
-            says="Your batches overlap: step 1 must begin where step 0 ended, `batch_size` on.",
+            says="Your batches overlap: step 1 must begin where step 0 ended, at `batch_size`.",
             why="The position reads like an index.",
         ),
         Mutant(
@@ -174,8 +174,8 @@ POSITION = Exercise(
         ),
         Mutant(
             replace=("shuffled(seed, epoch, n)", "shuffled(seed + epoch, 0, n)"),
-            says="With seed + epoch, seed 1 begins with the second epoch of seed 0: two seeds are "
-            "no two experiments then. `shuffled` takes seed and epoch apart.",
+            says="With seed + epoch, seed 1 begins with the second epoch of seed 0, so two seeds "
+            "are not independent. Pass seed and epoch to `shuffled` separately.",
             why="Adding the epoch to the seed is the usual trick.",
         ),
     ),
@@ -191,7 +191,7 @@ POSITION = Exercise(
 
 
 def whole(student: Any, rng: torch.Generator) -> None:
-    """One part of one is the whole batch; two halves are its two halves"""
+    """One part is the whole batch; two parts are its two halves"""
     batch = torch.randperm(12, generator=rng)
     assert_equal(student(batch, 0, 1), batch, "One part must be the whole batch")
     assert_equal(student(batch, 0, 2), batch[:6], "The first half is wrong")
@@ -199,17 +199,17 @@ def whole(student: Any, rng: torch.Generator) -> None:
 
 
 def consecutive(student: Any, rng: torch.Generator) -> None:
-    """The parts follow each other: put together in their order they are the batch"""
+    """The parts, concatenated in their order, are the batch"""
     batch = torch.randperm(24, generator=rng)
     for parts in (3, 4, 8, 24):
         together = torch.cat([student(batch, part, parts) for part in range(parts)])
-        assert_equal(together, batch, f"{parts} parts, put together, are not the batch")
+        assert_equal(together, batch, f"{parts} parts, concatenated, are not the batch")
         got, expected = student(batch, 1, parts), part_of(batch, 1, parts)
         assert_equal(got, expected, f"Part 1 of {parts} is wrong")
 
 
 def uneven(student: Any, rng: torch.Generator) -> None:
-    """A batch that does not divide is refused, and no example is lost without a word"""
+    """A batch that does not divide evenly is refused, and no example is dropped"""
     batch = torch.randperm(10, generator=rng)
     assert_equal(student(batch, 1, 5), batch[2:4], "Part 1 of 5 is wrong")
     refused = []
@@ -237,8 +237,8 @@ SHARE = Exercise(
                 "size = len(batch) // parts\n    return batch[part * size : (part + 1) * size]",
                 "return batch[part::parts]",
             ),
-            says="Your parts take turns, like cards being dealt. Each must be a piece in one: the "
-            "parts one after another are the batch.",
+            says="Your parts take turns, like cards being dealt. Each part must be contiguous: "
+            "concatenated in order, the parts are the batch.",
             why="`batch[part::parts]` is the shortest way to divide a list, and loses nothing.",
         ),
         Mutant(
@@ -253,9 +253,9 @@ SHARE = Exercise(
         ),
         Mutant(
             replace=("if len(batch) % parts:", "if False:"),
-            says="You drop the examples that are left over, and nobody hears of it. Refuse a batch "
-            "that does not divide.",
-            why="`//` never complains.",
+            says="You drop the remaining examples silently. Raise a CourseError for a batch that "
+            "does not divide evenly.",
+            why="`//` gives no error.",
         ),
     ),
     hints=(
@@ -286,11 +286,13 @@ def random_shape(rng: torch.Generator) -> GPTConfig:
 
 
 def without_attention(student: Any, rng: torch.Generator) -> None:
-    """With next to no context, it is 6 for every weight that is multiplied with"""
+    """With almost no context, it is 6 FLOPs for every weight of a matrix product"""
     for _ in range(5):
         config = random_shape(rng)
         expected = training_flops_per_token(config, 0)
-        assert_equal(student(config, 0), expected, f"The weights of {config} cost another number")
+        assert_equal(
+            student(config, 0), expected, f"The FLOPs of the weights of {config} are wrong"
+        )
 
 
 def with_attention(student: Any, rng: torch.Generator) -> None:
@@ -299,16 +301,18 @@ def with_attention(student: Any, rng: torch.Generator) -> None:
         config = random_shape(rng)
         added = training_flops_per_token(config, context) - training_flops_per_token(config, 0)
         got = student(config, context) - student(config, 0)
-        assert_equal(got, added, f"Attention over {context} tokens costs another number")
+        assert_equal(got, added, f"The FLOPs of attention over {context} tokens are wrong")
         total = training_flops_per_token(config, context)
-        assert_equal(student(config, context), total, "The sum is another number")
+        assert_equal(student(config, context), total, "The sum is wrong")
 
 
 def of_presets(student: Any, rng: torch.Generator) -> None:
     """It holds for the course's own models"""
     for name, config in PRESETS.items():
         expected = training_flops_per_token(config, config.context)
-        assert_equal(student(config, config.context), expected, f"{name} costs another number")
+        assert_equal(
+            student(config, config.context), expected, f"The FLOPs of a token of {name} are wrong"
+        )
 
 
 COST = Exercise(
@@ -342,14 +346,14 @@ COST = Exercise(
                 "config.n_layers * config.n_heads * 2",
                 "config.n_layers * config.n_kv_heads * 2",
             ),
-            says="You counted attention's products for key/value heads. Every query head makes its "
-            "own comparisons, whether it shares its keys or not.",
+            says="You counted attention's products for key/value heads. Every query head computes "
+            "its own products, whether it shares its keys or not.",
             why="Sharing keys saves parameters and cache, so it seems to save work here too.",
         ),
         Mutant(
             replace=("config.n_heads * 2 * context", "config.n_heads * context"),
             says="Attention has two products: query with keys, and the weights with the values.",
-            why="The scores are what one thinks of as attention.",
+            why="Attention is often thought of as the scores alone.",
         ),
         Mutant(
             replace=("+ 3 * config.d_model * config.d_ff", "+ 2 * config.d_model * config.d_ff"),

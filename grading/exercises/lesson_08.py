@@ -35,13 +35,13 @@ def keeps_k(student: Any, rng: torch.Generator) -> None:
         expected = torch.full_like(logits, float("-inf"))
         largest = logits.argsort(descending=True)[:k]
         expected[largest] = logits[largest]
-        assert_close(student(logits, k), expected, f"k = {k}: the logits that are left are off")
+        assert_close(student(logits, k), expected, f"k = {k}: the logits that are left are wrong")
 
 
 def every_row(student: Any, rng: torch.Generator) -> None:
     """Every row has its own k largest"""
     logits = distinct(rng, 2, 3, 10) + torch.tensor([0.0, 5.0, -20.0])[:, None]
-    message = "Rows of different sizes: the logits that are left are off"
+    message = "Rows of different sizes: the logits that are left are wrong"
     assert_close(student(logits, 4), keep_top_k(logits, 4), message)
 
 
@@ -51,10 +51,10 @@ def short_vocabulary(student: Any, rng: torch.Generator) -> None:
     before = logits.clone()
     for k in (6, 50):
         assert_close(
-            student(logits, k), before, f"A vocabulary of 6 and k = {k}: the result is off"
+            student(logits, k), before, f"A vocabulary of 6 and k = {k}: the result is wrong"
         )
     expected = keep_top_k(before, 2)
-    assert_close(student(logits, 2), expected, "6 tokens and k = 2: the result is off")
+    assert_close(student(logits, 2), expected, "6 tokens and k = 2: the result is wrong")
     assert_equal(logits, before, "You changed the logits that you were given")
 
 
@@ -62,7 +62,7 @@ def ties(student: Any, rng: torch.Generator) -> None:
     """Tokens that tie with the last one kept are kept too"""
     logits = torch.tensor([[3.0, 1.0, 2.0, 2.0, 2.0, 0.0], [1.0, 1.0, 1.0, 1.0, 1.0, 4.0]])
     logits = logits[:, torch.randperm(6, generator=rng)] + normal(rng, 2, 1)
-    message = "Three tokens tie for second place, k = 2: the result is off"
+    message = "Three tokens tie for second place, k = 2: the result is wrong"
     assert_close(student(logits, 2), keep_top_k(logits, 2), message)
 
 
@@ -102,18 +102,18 @@ TOP_K = Exercise(
                      "    return torch.full_like(logits, NEVER).scatter(-1, where, kept)"),
             says="You keep exactly k, so of tokens that tie for the last place some stay and some "
             "go, by chance. Compare with the k-th largest value; then ties stay together.",
-            why="`topk` gives the places of just k tokens.",
+            why="`topk` gives the indices of exactly k tokens.",
         ),
         Mutant(
             replace=("min(k, logits.shape[-1])", "k"),
             says="`topk` refuses a k above the size of the vocabulary: use min(k, vocabulary).",
-            why="Vocabularies are large and k is small, so it never happens, until it does.",
+            why="Vocabularies are large and k is small, so it rarely happens.",
         ),
         Mutant(
             replace=("logits.masked_fill(", "logits.masked_fill_("),
             says="The values are right, but `masked_fill_` changes the logits that you were given. "
             "Without the underscore it makes a new tensor.",
-            why="It saves memory, and whoever calls it rarely needs the logits again.",
+            why="It saves memory, and the caller rarely needs the logits again.",
         ),
         Mutant(
             replace=(TOP_K_BODY, TOP_K_BODY.replace(
@@ -121,11 +121,11 @@ TOP_K = Exercise(
                 "return logits.masked_fill(logits < least, NEVER).softmax(-1)")),
             says="You return probabilities. The next limit, or softmax, wants logits: leave those "
             "that stay as they are.",
-            why="One wants to see the probabilities, and they must be rescaled anyway.",
+            why="Probabilities are easier to read, and they must be rescaled anyway.",
         ),
     ),
     hints=(
-        "Which value must a logit at least have to stay? `logits.topk(k).values` is sorted.",
+        "What is the smallest value of a logit that is kept? `logits.topk(k).values` is sorted.",
         "least = logits.topk(k).values[..., -1:] is the k-th largest of each row; the slice `-1:` "
         "keeps the axis, so that it can be compared with all of the row.",
         "return logits.masked_fill(logits < least, NEVER), with min(k, logits.shape[-1]) for k.",
@@ -142,11 +142,11 @@ def as_logits(rng: torch.Generator, *probabilities: float) -> tuple[Tensor, Tens
 
 
 def keeps_nucleus(student: Any, rng: torch.Generator) -> None:
-    """Keeps the fewest tokens that reach p together, in their places"""
+    """Keeps the fewest tokens that reach p together, at their own indices"""
     logits, order = as_logits(rng, 0.41, 0.27, 0.16, 0.09, 0.05, 0.02)
     for p, kept in ((0.3, 1), (0.5, 2), (0.7, 3), (0.9, 4), (0.95, 5)):
         expected = logits.masked_fill(order >= kept, float("-inf"))
-        message = f"Probabilities .41 .27 .16 .09 .05 .02, shuffled, p = {p}: what is left is off"
+        message = f"Probabilities .41 .27 .16 .09 .05 .02, shuffled, p = {p}: what is left is wrong"
         assert_close(student(logits, p), expected, message)
 
 
@@ -155,16 +155,16 @@ def one_likely(student: Any, rng: torch.Generator) -> None:
     logits, order = as_logits(rng, 0.9, 0.06, 0.03, 0.01)
     for p in (1e-6, 0.2, 0.85):
         expected = logits.masked_fill(order > 0, float("-inf"))
-        message = f"Probabilities .9 .06 .03 .01, shuffled, p = {p}: what is left is off"
+        message = f"Probabilities .9 .06 .03 .01, shuffled, p = {p}: what is left is wrong"
         assert_close(student(logits, p), expected, message)
 
 
 def rows_apart(student: Any, rng: torch.Generator) -> None:
-    """Every row has a nucleus of its own, wide or narrow"""
+    """Every row has its own nucleus, wide or narrow"""
     logits = normal(rng, 2, 4, 15) * torch.tensor([0.2, 1.0, 3.0, 8.0])[:, None]
     before = logits.clone()
     for p in (0.35, 0.8):
-        message = f"Flat and peaked rows, p = {p}: what is left is off"
+        message = f"Flat and peaked rows, p = {p}: what is left is wrong"
         assert_close(student(logits, p), keep_top_p(before, p), message)
     assert_equal(logits, before, "You changed the logits that you were given")
 
@@ -176,7 +176,9 @@ def everything(student: Any, rng: torch.Generator) -> None:
     kept = student(logits, 0.6)
     reached = (logits.softmax(-1) * (kept > float("-inf"))).sum(-1)
     expected = (logits.softmax(-1) * (keep_top_p(logits, 0.6) > float("-inf"))).sum(-1)
-    assert_close(reached, expected, "p = 0.6: the probability of what is left, by row, is off")
+    assert_close(
+        reached, expected, "p = 0.6: the total probability of a row's kept tokens is wrong"
+    )
 
 
 TOP_P_BODY = """ordered, order = logits.sort(dim=-1, descending=True, stable=True)
@@ -206,16 +208,16 @@ TOP_P = Exercise(
                 "reached_before >= p)",
                 "drop = reached_before >= p",
             ),
-            says="Your decision is in sorted order, the logits are not: the wrong tokens are "
-            "dropped. Bring it back to their places, with `scatter` along `order`.",
-            why="Sorting is easy; that one has to un-sort is forgotten.",
+            says="Your mask is in sorted order, the logits are not: the wrong tokens are dropped. "
+            "Bring the mask back to the original order, with `scatter` along `order`.",
+            why="Sorting is easy; undoing it is forgotten.",
         ),
         Mutant(
             replace=(TOP_P_BODY, TOP_P_BODY.replace("logits.masked_fill(drop, NEVER)",
                                                     "ordered.masked_fill(reached_before >= p, "
                                                     "NEVER)")),
-            says="You return the logits in sorted order, so each one now belongs to another token. "
-            "Bring them back to their places.",
+            says="You return the logits in sorted order, so each one now belongs to another "
+            "token. Bring them back to the original order.",
             why="In sorted order everything looks right.",
         ),
         Mutant(
@@ -250,13 +252,13 @@ TOP_P = Exercise(
         ),
     ),
     hints=(
-        "Sort the logits of each row downwards, make probabilities of them, add them up with "
-        "`cumsum`. Which of them are needed to reach p?",
+        "Sort the logits of each row in descending order, turn them into probabilities, and add "
+        "these up with `cumsum`. Which of them are needed to reach p?",
         "A token's predecessors sum to cumsum − its own probability. It is dropped if that is "
         "already p or more.",
-        "`order` from `logits.sort(...)` says where each one came from: "
-        "torch.zeros_like(logits, dtype=torch.bool).scatter(-1, order, dropped) puts a decision "
-        "made in sorted order back into place.",
+        "`order` from `logits.sort(...)` holds the original indices: torch.zeros_like(logits, "
+        "dtype=torch.bool).scatter(-1, order, dropped) brings a mask from the sorted order back "
+        "to the original one.",
     ),
 )  # fmt: skip
 
@@ -270,7 +272,7 @@ def pair(rng: torch.Generator, seq: int, batch: int = 2) -> tuple[Tensor, Tensor
 
 def made(student: Any, capacity: int = 10, batch: int = 2) -> Any:
     cache = student(SMALL, batch, capacity)
-    # Empty room holds whatever was there before; the same for everybody makes results repeatable.
+    # Allocated memory holds arbitrary values; fixed ones make results repeatable.
     cache.keys.zero_(), cache.values.zero_()
     return cache
 
@@ -286,7 +288,7 @@ def returns_all(student: Any, rng: torch.Generator) -> None:
 
 
 def layers_apart(student: Any, rng: torch.Generator) -> None:
-    """Every layer has a place of its own, and all write at the same positions"""
+    """Every layer has its own part of the cache, and all write at the same positions"""
     cache = made(student)
     written: dict[int, list] = {layer: [] for layer in range(SMALL.n_layers)}
     for seq in (2, 3):
@@ -296,22 +298,22 @@ def layers_apart(student: Any, rng: torch.Generator) -> None:
             expected = tuple(torch.cat(side, dim=2) for side in zip(*parts, strict=True))
             assert_close(found, expected, f"Layer {layer}: keys and values")
         cache.advance(seq)
-    assert_equal(cache.length, 5, "After 2 and 3 positions the length is off")
+    assert_equal(cache.length, 5, "After 2 and 3 positions the length is wrong")
 
 
 def stays_in_its_room(student: Any, rng: torch.Generator) -> None:
-    """What is written lies in the room that was allocated, which does not grow"""
+    """`write` stores into the allocated tensors, which do not grow"""
     cache = made(student, capacity=6)
     keys, values = pair(rng, 3)
     cache.write(2, keys.clone(), values.clone())
     for name, room, new in (("keys", cache.keys, keys), ("values", cache.values, values)):
         expected = torch.zeros(SMALL.n_layers, 2, SMALL.n_kv_heads, 6, SMALL.head_dim)
         expected[2, :, :, :3] = new
-        assert_close(room, expected, f"After three positions in layer 2, cache.{name} is off")
+        assert_close(room, expected, f"After three positions in layer 2, cache.{name} is wrong")
 
 
 def rewinds(student: Any, rng: torch.Generator) -> None:
-    """After `rewind`, new positions take the place of the forgotten ones"""
+    """After `rewind`, new positions overwrite the old ones"""
     cache, first, second = made(student), pair(rng, 5), pair(rng, 2)
     cache.write(0, *(part.clone() for part in first))
     cache.advance(5)
@@ -351,15 +353,15 @@ KV_CACHE = Exercise(
         Mutant(
             replace=("return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]",
                      "return keys, values"),
-            says="You return only the new keys and values, so a token sees nothing of the text "
-            "before. Return everything up to here.",
+            says="You return only the new keys and values, so a token attends to nothing before "
+            "it. Return all keys and values up to `end`.",
             why="They have just been stored, and the job seems done.",
         ),
         Mutant(
             replace=("return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]",
                      "return self.keys[layer], self.values[layer]"),
-            says="You return the empty room behind the text too, and attention looks at it. Cut at "
-            "`end`.",
+            says="You also return the unwritten positions after the text, and attention uses "
+            "them. Cut at `end`.",
             why="The whole layer is the shortest expression.",
         ),
         Mutant(
@@ -371,8 +373,8 @@ KV_CACHE = Exercise(
         Mutant(
             replace=("return self.keys[layer, :, :, :end]",
                      "self.length = end\n        return self.keys[layer, :, :, :end]"),
-            says="`write` moves `length` on, so the next layer writes at another place. All layers "
-            "write at the same positions; `advance` counts once for all.",
+            says="`write` moves `length` on, so the next layer writes at other positions. All "
+            "layers write at the same positions; `advance` counts once for all.",
             why="An append that does not count seems unfinished.",
         ),
         Mutant(
@@ -383,13 +385,13 @@ KV_CACHE = Exercise(
         Mutant(
             replace=("self.length += seq", "self.length += 1"),
             says="You advance by one whatever was written. The prompt has many positions at once.",
-            why="While writing, it is always one.",
+            why="During decoding, it is always one.",
         ),
         Mutant(
             replace=(ROOM, ROOM.replace("self.values[layer, :, :, self.length : end] = values",
                                         "self.values[layer, :, :, self.length : end] = keys")),
-            says="You stored the keys in the place of the values.",
-            why="Two lines that differ in one word, copied.",
+            says="You stored the keys where the values belong.",
+            why="The two lines differ in one word, and one is copied from the other.",
         ),
         Mutant(
             replace=(ROOM, ROOM.replace("self.keys[layer, :, :, self.length : end] = keys",
@@ -401,15 +403,16 @@ KV_CACHE = Exercise(
             replace=(ROOM, "keys = torch.cat((self.keys[layer, :, :, : self.length], keys), dim=2)"
                      "\n        values = torch.cat((self.values[layer, :, :, : self.length], values"
                      "), dim=2)\n        return keys, values"),
-            says="You join old and new, but store nothing: the room stays empty. Write into "
-            "`self.keys[layer]`, and return a view of it.",
+            says="You concatenate old and new, but store nothing: the cache stays empty. Write "
+            "into `self.keys[layer]`, and return a view of it.",
             why="`torch.cat` is the first thing that comes to mind, and it copies everything "
             "for every token.",
         ),
     ),
     hints=(
         "The new positions go from `self.length` to `self.length + keys.shape[2]`.",
-        "Assigning to a slice writes into the room: self.keys[layer, :, :, start:end] = keys.",
+        "Assigning to a slice writes into the allocated tensor: self.keys[layer, :, :, start:end] "
+        "= keys.",
         "Return self.keys[layer, :, :, :end] and the same of the values. `advance` is one line.",
     ),
 )  # fmt: skip
@@ -446,7 +449,7 @@ def compare_bytes(
     expected = really_read(config, batch, length, bytes_per_number)
     message = (
         f"{batch} texts of {length} tokens, {bytes_per_number} bytes per number, "
-        f"tied={config.tied}: the bytes are off"
+        f"tied={config.tied}: the bytes are wrong"
     )
     assert_equal(student(config, batch, length, bytes_per_number), expected, message)
 
@@ -463,7 +466,7 @@ def one_text(student: Any, rng: torch.Generator) -> None:
 
 
 def many_texts(student: Any, rng: torch.Generator) -> None:
-    """Every text reads a cache of its own; they share the weights"""
+    """Every text reads its own cache; they share the weights"""
     compare_bytes(student, draw_config(rng), 8, 70, 2)
     compare_bytes(student, draw_config(rng), 3, 500, 4)
 
@@ -502,8 +505,8 @@ DECODE_BYTES = Exercise(
         ),
         Mutant(
             replace=(CACHED, CACHED.replace("batch * ", "")),
-            says="Every text of the batch has a cache of its own: multiply it by `batch`.",
-            why="One has just learnt that the batch shares what is read.",
+            says="Every text of the batch has its own cache: multiply it by `batch`.",
+            why="The batch shares the weights, so it seems to share the cache too.",
         ),
         Mutant(
             replace=("(weights + cached)", "(batch * weights + cached)"),
@@ -515,24 +518,24 @@ DECODE_BYTES = Exercise(
             replace=("(weights + cached) * bytes_per_number",
                      "weights + cached * bytes_per_number"),
             says="You count numbers for the weights and bytes for the cache. Both times bytes.",
-            why="A pair of brackets.",
+            why="A pair of parentheses is missing.",
         ),
         Mutant(
             replace=("0 if config.tied else config.vocab * config.d_model", "0"),
             says="An embedding that is not tied is not read: a step looks up one row of it for "
-            "each text. Take vocab · d_model off.",
+            "each text. Subtract vocab · d_model.",
             why="All presets are tied.",
         ),
         Mutant(
             replace=("0 if config.tied else config.vocab * config.d_model",
                      "config.vocab * config.d_model"),
-            says="When they are tied, the table is the output layer's matrix, and that is read "
-            "as a whole. Leave it in.",
+            says="A tied embedding is also the output layer's matrix, which is read as a whole. "
+            "Count it.",
             why='"Of the table only a row is read" is true of the first layer.',
         ),
     ),
     hints=(
-        "Two sums of numbers, the weights and the cache; then times bytes_per_number.",
+        "Add up the numbers of the weights and of the cache; then multiply by bytes_per_number.",
         "The cache: keys and values (2) × layers × texts × tokens × n_kv_heads × head_dim.",
         "Weights: config.n_parameters(), less vocab · d_model if the table is not tied.",
     ),
@@ -546,14 +549,14 @@ def one_hot(*tokens: int, vocab: int = 5) -> Tensor:
 
 
 def keeps_good_guesses(student: Any, rng: torch.Generator) -> None:
-    """Guesses that the target likes at least as well are all kept, and one token is added"""
+    """Guesses at least as likely under the target are all kept, and one token is added"""
     draft = (normal(rng, 4, 5) + 1).softmax(-1)
     guesses = draft.argmin(-1)  # the target will give these more than the draft does
     target = torch.cat((0.5 * draft + 0.5 * torch.eye(5)[guesses], one_hot(3)))
     for k in (1, 2, 4):
         rows = torch.cat((target[:k], target[-1:]))
         found = student(guesses[:k], draft[:k], rows, rng)
-        message = f"{k} guesses, all of them good: the tokens are off"
+        message = f"{k} guesses, all of them good: the tokens are wrong"
         assert_equal(list(found), [*guesses[:k].tolist(), 3], message)
 
 
@@ -563,10 +566,10 @@ def replaces_bad_guess(student: Any, rng: torch.Generator) -> None:
         guesses = torch.tensor([0, 0, 0])
         draft = torch.tensor([0.5, 0.2, 0.1, 0.1, 0.1]).repeat(3, 1)
         target = torch.tensor([0.6, 0.1, 0.1, 0.1, 0.1]).repeat(4, 1)
-        # Of all others, only token 2 has more in the target than in the draft.
+        # Of all other tokens, only token 2 is more likely in the target than in the draft.
         target[bad] = torch.tensor([0.0, 0.2, 0.6, 0.1, 0.1])
         found = student(guesses, draft, target, rng)
-        message = f"Three guesses, of which number {bad} is impossible: the tokens are off"
+        message = f"Three guesses, of which number {bad} is impossible: the tokens are wrong"
         assert_equal(list(found), [0] * bad + [2], message)
 
 
@@ -576,7 +579,7 @@ def greedy_models(student: Any, rng: torch.Generator) -> None:
     for same in range(4):
         said = certain[:same] + [(token + 1) % 5 for token in certain[same:3]]
         found = student(torch.tensor(said), one_hot(*said), one_hot(*certain), rng)
-        message = f"They agree on {same} of 3 tokens: the tokens are off"
+        message = f"They agree on {same} of 3 tokens: the tokens are wrong"
         assert_equal(list(found), certain[: same + 1], message)
 
 
@@ -597,12 +600,12 @@ def first_token_is_the_targets(student: Any, rng: torch.Generator) -> None:
         guesses = torch.multinomial(rows[0], TRIALS, replacement=True, generator=rng)
         calls = [(guess, rows, target, rng) for guess in guesses.split(1)]
         first = [found[0] for found in answers(student, calls)]
-        message = f"Target .2 .4 .4, draft {draft}: how often each token comes first is off"
+        message = f"Target .2 .4 .4, draft {draft}: how often each token comes first is wrong"
         assert_equal(shares(first, 3), [0.2, 0.4, 0.4], message)
 
 
 def last_token_is_the_targets(student: Any, rng: torch.Generator) -> None:
-    """The token that comes for free follows the target's last row"""
+    """The additional token is drawn from the target's last row"""
     draft = torch.tensor([[0.5, 0.5, 0.0], [0.0, 0.5, 0.5]])
     target = torch.cat((draft, torch.tensor([[0.4, 0.0, 0.6]])))
     guesses = torch.tensor([1, 2])
@@ -610,7 +613,7 @@ def last_token_is_the_targets(student: Any, rng: torch.Generator) -> None:
     for found in answers(student, [(guesses, draft, target, rng)] * TRIALS):
         assert_equal(list(found)[:-1], [1, 2], "Draft and target agree: both guesses must be kept")
         last.append(list(found)[-1])
-    message = "Last row .4 0 .6: how often each token comes last is off"
+    message = "Last row .4 0 .6: how often each token comes last is wrong"
     assert_equal(shares(last, 3), [0.4, 0.0, 0.6], message)
 
 
@@ -636,7 +639,7 @@ ACCEPT = Exercise(
         Mutant(
             replace=(MISSING, "missing = target[position]"),
             says="You replace a rejected guess by a draw from the whole target. Then tokens that "
-            "both models like come too often: draw from what the draft gave too little of.",
+            "both models find likely come too often: draw from max(0, target − draft), normalized.",
             why="The target is the right distribution, after all.",
         ),
         Mutant(
@@ -649,12 +652,12 @@ ACCEPT = Exercise(
             replace=(CHANCE, "chance = draft[position, guess] / target[position, guess]"),
             says="Your ratio is upside down: a guess is kept with probability target / draft. What "
             "the draft proposes too often must be thinned out.",
-            why="A ratio of two likelihoods is easily turned over.",
+            why="A ratio of two likelihoods is easily inverted.",
         ),
         Mutant(
             replace=("    return [*kept, draw(target[-1], generator)]", "    return kept"),
-            says="When all guesses are kept, one more token comes for free: the target has looked "
-            "at the place after the last guess already.",
+            says="When all guesses are kept, one more token comes for free: the target has "
+            "already computed the probabilities after the last guess.",
             why="The loop is over, and everything that was guessed is there.",
         ),
         Mutant(
@@ -667,19 +670,19 @@ ACCEPT = Exercise(
             replace=(REPLACED, "return kept"),
             says="You stop at the rejected guess without putting anything in its place. The round "
             "must give at least one token, or decoding may never end.",
-            why="It is rejected, so it goes, one thinks.",
+            why="A rejected token seems to need no replacement.",
         ),
         Mutant(
             replace=(REPLACED, "guess = draw(missing / missing.sum(), generator)"),
-            says="You replace a guess and go on with the next ones. They continued another text: "
-            "after the first replacement, stop.",
+            says="You replace a guess and continue with the next ones. They continued another "
+            "text: after the first replacement, stop.",
             why="The remaining guesses look too good to throw away.",
         ),
         Mutant(
             replace=("if torch.rand((), generator=generator, device=draft.device) >= chance:",
                      "if chance < 1:"),
-            says="You reject every guess that the target likes less than the draft. Keep it with "
-            "probability target / draft: that needs a random number.",
+            says="You reject every guess that is less likely under the target than under the "
+            "draft. Keep it with probability target / draft: that needs a random number.",
             why="Without chance it is simpler, and for certain models it is right.",
         ),
         Mutant(
@@ -688,7 +691,7 @@ ACCEPT = Exercise(
                      "target[position, guess]:"),
             says="You keep a guess with the target's probability. It was drawn from the draft "
             "already: divide by the draft's.",
-            why="Accept with the probability that the large model gives it, one thinks.",
+            why="The target's probability looks like the probability of keeping a guess.",
         ),
     ),
     hints=(

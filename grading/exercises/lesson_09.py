@@ -45,22 +45,26 @@ def conversation(rng: torch.Generator, turns: int, system: bool = False) -> list
 def one_exchange(student: Any, rng: torch.Generator) -> None:
     """A question and its answer"""
     messages = conversation(rng, 1)
-    assert_equal(student(messages), render_chat(messages), "The text is another one")
+    assert_equal(student(messages), render_chat(messages), "The text is wrong")
 
 
 def longer(student: Any, rng: torch.Generator) -> None:
     """A system message and several turns follow each other with nothing in between"""
     messages = conversation(rng, 3, system=True)
-    assert_equal(student(messages), render_chat(messages), "The text is another one")
+    assert_equal(student(messages), render_chat(messages), "The text is wrong")
 
 
 def asks_for_an_answer(student: Any, rng: torch.Generator) -> None:
-    """With add_generation_prompt it ends where the assistant is to speak"""
+    """With add_generation_prompt it ends where the assistant's answer begins"""
     messages = conversation(rng, 2)[:-1]
     expected = render_chat(messages, add_generation_prompt=True)
     got = student(messages, add_generation_prompt=True)
-    assert_equal(got, expected, "The text to go on from is another one")
-    assert_equal(student(messages), render_chat(messages), "Without it, there must be no such end")
+    assert_equal(got, expected, "The text to continue is wrong")
+    assert_equal(
+        student(messages),
+        render_chat(messages),
+        "Without add_generation_prompt, the text must not end like this",
+    )
 
 
 def untouched(student: Any, rng: torch.Generator) -> None:
@@ -70,7 +74,7 @@ def untouched(student: Any, rng: torch.Generator) -> None:
         {"role": "tool", "content": " "},
         {"role": "assistant", "content": text(rng) + "\t"},
     ]
-    assert_equal(student(messages), render_chat(messages), "The text is another one")
+    assert_equal(student(messages), render_chat(messages), "The text is wrong")
 
 
 LINE = "f\"{START}{message['role']}\\n{message['content']}{END}\\n\""
@@ -92,7 +96,7 @@ RENDER = Exercise(
         ),
         Mutant(
             replace=("{message['role']}\\n", "{message['role']}"),
-            says="Between the role and the content there is a newline; yours run together.",
+            says="Role and content are separated by a newline, which is missing in your text.",
             why="In the formula ⏎ is easily overlooked.",
         ),
         Mutant(
@@ -100,20 +104,21 @@ RENDER = Exercise(
                 'return f"{text}{START}assistant\\n" if add_generation_prompt else text',
                 "return text",
             ),
-            says="You ignore `add_generation_prompt`. Without the beginning of an answer the model "
-            "may go on with another question of the user.",
-            why="In training there is no such prompt, so one can do without for a long time.",
+            says="You ignore `add_generation_prompt`. Without the beginning of an answer the "
+            "model may generate another question of the user.",
+            why="In training there is no such prompt, so its absence does not show for a long "
+            "time.",
         ),
         Mutant(
             replace=("assistant\\n", "assistant"),
             says="Your prompt ends at `assistant`. In training a newline follows; without it the "
-            "model is in a place it has never seen.",
+            "prompt differs from every training text.",
             why="The newline at the end of a prompt is invisible.",
         ),
         Mutant(
             replace=("message['content']", "message['content'].strip()"),
-            says="You tidied the content up. It is the message's own: code, for one, needs its "
-            "blanks and line breaks.",
+            says="You stripped the content. Keep it as it is: code, for one, needs its blanks and "
+            "line breaks.",
             why="Stripping text is a good habit elsewhere.",
         ),
     ),
@@ -132,7 +137,7 @@ RENDER = Exercise(
 def encoded(student: Any, messages: list[dict[str, str]]) -> tuple[list[int], list[bool]]:
     result = student(tokenizer(), messages)
     if not isinstance(result, tuple | list) or len(result) != 2:
-        raise CheckFailure("Return two lists: the ids, and which of them are to be learned")
+        raise CheckFailure("Return two lists: the ids, and a mask of the tokens to be learned")
     return list(result[0]), list(result[1])
 
 
@@ -147,21 +152,21 @@ def ids_of_one(student: Any, rng: torch.Generator) -> None:
     """The ids are those of the rendered text, and the mask is as long"""
     messages = conversation(rng, 1)
     ids, learn = encoded(student, messages)
-    assert_equal(ids, tokenizer().encode(render_chat(messages)), "The ids are others")
+    assert_equal(ids, tokenizer().encode(render_chat(messages)), "The ids are wrong")
     assert_equal(len(learn), len(ids), "The mask needs one entry for each id")
 
 
 def mask_of_one(student: Any, rng: torch.Generator) -> None:
-    """Learned are the assistant's words and the end after them, and nothing else"""
+    """The mask covers the assistant's words and the end token after them, nothing else"""
     messages = conversation(rng, 1)
     ids, learn = encoded(student, messages)
     said = tokenizer().decode([number for number, yes in zip(ids, learn, strict=True) if yes])
-    assert_equal(said, messages[1]["content"] + END, "What is to be learned reads differently")
+    assert_equal(said, messages[1]["content"] + END, "The tokens that the mask selects are wrong")
     hold(student, messages)
 
 
 def several_turns(student: Any, rng: torch.Generator) -> None:
-    """Every answer of a longer conversation is learned, and no system message"""
+    """The mask covers every answer of a conversation, and no system message"""
     hold(student, conversation(rng, 3, system=True))
 
 
@@ -186,8 +191,8 @@ MASK = Exercise(
     mutants=(
         Mutant(
             replace=("tokenizer.special[END]], answer)", "tokenizer.special[END]], True)"),
-            says="You learn the user's words as well. The model would spend itself on predicting "
-            "questions, and ask some of its own.",
+            says="Your mask includes the user's words. The model would learn to predict "
+            "questions, and to generate some itself.",
             why="Every token has a next one, as in pretraining.",
         ),
         Mutant(
@@ -195,8 +200,8 @@ MASK = Exercise(
                 "add([*content, tokenizer.special[END]], answer)",
                 "add(content, answer)\n        add([tokenizer.special[END]], False)",
             ),
-            says="The `<|im_end|>` after an answer is not learned, so the model never learns to "
-            "stop.",
+            says="Your mask leaves out the `<|im_end|>` after an answer, so the model never "
+            "learns to stop.",
             why="It belongs to the format, not to what was said.",
         ),
         Mutant(
@@ -204,8 +209,8 @@ MASK = Exercise(
                 'add([tokenizer.special[START], *tokenizer.encode(message["role"])], False)',
                 'add([tokenizer.special[START], *tokenizer.encode(message["role"])], answer)',
             ),
-            says="You learn the assistant's header, `<|im_start|>assistant`. That is given to the "
-            "model, so it need not say it.",
+            says="Your mask includes the assistant's header, `<|im_start|>assistant`. The prompt "
+            "gives it to the model, so it need not be learned.",
             why="The whole message is the assistant's, one could say.",
         ),
         Mutant(
@@ -213,7 +218,7 @@ MASK = Exercise(
                 "tokenizer.special[END]], answer)\n        add(newline, False)",
                 "tokenizer.special[END]], answer)\n        add(newline, answer)",
             ),
-            says="You learn the newline after `<|im_end|>`. The answer has ended before it.",
+            says="Your mask includes the newline after `<|im_end|>`. The answer ends before it.",
             why="It is the last character of the message's line.",
         ),
         Mutant(
@@ -221,7 +226,7 @@ MASK = Exercise(
                 'tokenizer.encode(message["content"], special=False)',
                 'tokenizer.encode(message["content"])',
             ),
-            says="You encode the content with special tokens recognised: a user who types "
+            says="You encode the content with special tokens recognized: a user who types "
             "`<|im_end|>` ends his message and can speak as the assistant. Use special=False.",
             why="`encode(text)` is the shorter call, and honest users never show the difference.",
         ),
@@ -230,13 +235,13 @@ MASK = Exercise(
                 'answer = message["role"] == "assistant"',
                 'answer = message["role"] != "user"',
             ),
-            says="The system message is learned too. Only what the assistant says is.",
+            says="Your mask includes the system message. Only the assistant's answers are learned.",
             why="There seem to be two roles only.",
         ),
     ),
     hints=(
         "Go through the messages, and add piece by piece: header, newline, content and end, "
-        "newline. Each piece has one answer to: is it to be learned?",
+        "newline. Each piece is either learned as a whole or not at all.",
         "`tokenizer.special[START]` and `tokenizer.special[END]` are the special tokens' ids; "
         "the rest goes through `tokenizer.encode`.",
         "Only the piece `[*content, tokenizer.special[END]]` of an assistant message is learned, "
@@ -249,7 +254,7 @@ MASK = Exercise(
 
 
 def packed(rng: torch.Generator, rows: int = 3, seq: int = 12) -> tuple[Tensor, Tensor, Tensor]:
-    """Random rows of several documents, with empty places at their ends."""
+    """Random rows of several documents, with padding at their ends."""
     tokens = torch.randint(50, (rows, seq), generator=rng)
     learn = torch.rand((rows, seq), generator=rng) < 0.6
     lengths = torch.randint(2, 5, (rows, seq), generator=rng).cumsum(1)
@@ -270,7 +275,7 @@ def one_document_row(student: Any, rng: torch.Generator) -> None:
 
 
 def only_what_is_learned(student: Any, rng: torch.Generator) -> None:
-    """A token is a target where it is to be learned, one position before itself"""
+    """A token of the mask is the target one position before itself"""
     tokens, learn, documents = packed(rng)
     documents = torch.zeros_like(documents)
     expected = next_tokens(tokens, learn, documents)
@@ -311,7 +316,7 @@ TARGETS = Exercise(
             replace=("counts = learn[:, 1:] &", "counts = learn[:, :-1] &"),
             says="Your mask is off by one: `learn` marks the token to be learned, and its "
             "prediction is made one position earlier. Shift the mask with the tokens.",
-            why="Mask and input have the same shape, so one puts them on top of each other.",
+            why="Mask and input have the same shape, so they seem to belong together.",
         ),
         Mutant(
             replace=(" & (documents[:, 1:] == documents[:, :-1])", ""),
@@ -330,8 +335,8 @@ TARGETS = Exercise(
         ),
         Mutant(
             replace=("masked_fill(~counts, IGNORED)", "masked_fill(~counts, 0)"),
-            says="You set what does not count to 0, and 0 is a token: the model learns to say it. "
-            "IGNORED (−100) is the number that the loss leaves out.",
+            says="You set ignored positions to 0, and 0 is a token: the model would learn to "
+            "generate it. The loss leaves out IGNORED (−100).",
             why="Zero is what masks use elsewhere.",
         ),
         Mutant(
@@ -356,14 +361,14 @@ TARGETS = Exercise(
 def by_hand(student: Any, rng: torch.Generator) -> None:
     """Seven examples whose packing can be checked by hand"""
     expected = [[0, 1], [2, 5], [4, 3, 6]]
-    assert_equal(student([7, 3, 6, 3, 5, 4, 1], 10), expected, "The rows are others")
+    assert_equal(student([7, 3, 6, 3, 5, 4, 1], 10), expected, "The rows are wrong")
 
 
 def like_the_rule(student: Any, rng: torch.Generator) -> None:
     """Longest first, into the row with the least room that suffices"""
     for n in (1, 2, 40):
         lengths = torch.randint(1, 17, (n,), generator=rng).tolist()
-        assert_equal(student(lengths, 16), pack(lengths, 16), f"The rows of {lengths} are others")
+        assert_equal(student(lengths, 16), pack(lengths, 16), f"The rows of {lengths} are wrong")
 
 
 def complete(student: Any, rng: torch.Generator) -> None:
@@ -374,7 +379,7 @@ def complete(student: Any, rng: torch.Generator) -> None:
     fullest = max(sum(lengths[i] for i in row) for row in rows)
     if fullest > 64:
         raise CheckFailure("A row holds more than its capacity", 64, fullest)
-    assert_equal(len(rows), len(pack(lengths, 64)), "You need another number of rows")
+    assert_equal(len(rows), len(pack(lengths, 64)), "The number of rows is wrong")
 
 
 def too_long(student: Any, rng: torch.Generator) -> None:
@@ -427,7 +432,7 @@ PACKING = Exercise(
                 "(r for r in range(length + 1, capacity + 1) if with_room[r])",
             ),
             says="You do not use a row whose room is exactly right.",
-            why="`<` instead of `<=`.",
+            why="`<` and `<=` are easily confused.",
         ),
         Mutant(
             replace=("if max(lengths, default=0) > capacity:", "if False:"),

@@ -50,7 +50,7 @@ def patterns(rng: torch.Generator, n: int, format: Format, low: int, high: int) 
 
 
 def by_torch(bits: Tensor, format: Format) -> Tensor:
-    """What torch takes the bits for, in float64."""
+    """The values that torch reads from the bits, in float64."""
     whole = {8: torch.uint8, 16: torch.int16, 32: torch.int32}[format.bits]
     signed = torch.where(bits >= 2 ** (format.bits - 1), bits - 2**format.bits, bits)
     stored = bits.to(torch.uint8) if whole is torch.uint8 else signed.to(whole)
@@ -89,7 +89,7 @@ def the_last_exponent(student: Any, rng: torch.Generator) -> None:
 
 
 def other_shapes(student: Any, rng: torch.Generator) -> None:
-    """Any shape, any integer dtype, fp32's own patterns and formats nobody sells"""
+    """Any shape, any integer dtype, fp32's own patterns and formats that no hardware has"""
     assert_close(
         student(torch.arange(64).view(2, 32), TINY),
         decode(torch.arange(64).view(2, 32), TINY),
@@ -135,7 +135,7 @@ DECODE = Exercise(
             replace=("/ 2.0**format.mantissa_bits +", "/ (2.0**format.mantissa_bits - 1) +"),
             says="You divide the mantissa by 2^m − 1. Its first bit is worth 1/2, so divide by "
             "2^m.",
-            why="2^m − 1 is the largest mantissa, and one would like it to mean 1.",
+            why="2^m − 1 is the largest mantissa, so it seems to stand for 1.",
         ),
         Mutant(
             replace=("torch.where(sign == 1, -size, size)", "size"),
@@ -159,8 +159,8 @@ DECODE = Exercise(
                 "math.inf)",
                 "pass",
             ),
-            says="All ones in the exponent are not numbers here: infinity where the mantissa is 0, "
-            "NaN elsewhere. You went on counting.",
+            says="All ones in the exponent are not numbers here: infinity where the mantissa is "
+            "0, NaN elsewhere. You decoded them like ordinary numbers.",
             why="The formula gives a number for them too.",
         ),
     ),
@@ -218,7 +218,7 @@ def large_values(student: Any, rng: torch.Generator) -> None:
 
 
 def once(student: Any, rng: torch.Generator) -> None:
-    """float64 stays float64 and is rounded once; the input is left alone; any format will do"""
+    """float64 stays float64 and is rounded once; the input does not change; any format works"""
     values = drawn(rng, 50, low=-30, high=30).double() * (1 + 1e-9)
     before = values.clone()
     for format in (TF32, TINY, BF16):
@@ -238,9 +238,8 @@ ROUND = Exercise(
     mutants=(
         Mutant(
             replace=("(exact / spacing).round() * spacing", "(exact / spacing).trunc() * spacing"),
-            says="You cut the digits off. Rounding takes the **nearest** number: `torch.round`, "
-            "not "
-            "`trunc`.",
+            says="You truncate the digits. Rounding takes the **nearest** number: `torch.round`, "
+            "not `trunc`.",
             why="Dropping the lower bits is what the hardware seems to do.",
         ),
         Mutant(
@@ -254,7 +253,7 @@ ROUND = Exercise(
         ),
         Mutant(
             replace=("(exponent - 1).clamp(min=1 - format.bias)", "(exponent - 1)"),
-            says="Your spacing goes on shrinking below the smallest normal number. There it stays: "
+            says="Your spacing keeps shrinking below the smallest normal number. There it stays: "
             "the exponent in the formula is max(e, 1 − bias).",
             why="The formula works for all ordinary numbers.",
         ),
@@ -264,7 +263,7 @@ ROUND = Exercise(
             says="Your spacing is twice as wide as it should be. `frexp` returns a mantissa "
             "between "
             "1/2 and 1, so its exponent is e + 1.",
-            why="One reads 1.mantissa and expects a number between 1 and 2.",
+            why="Formats are described as 1.mantissa, which suggests a number between 1 and 2.",
         ),
         Mutant(
             replace=(
@@ -273,7 +272,7 @@ ROUND = Exercise(
             ),
             says="You let everything above the largest number overflow. In fp16, 65,510 is above "
             "65,504 and rounds down to it; only from `format.limit` on it is too large.",
-            why="Too large is too large, one thinks.",
+            why="Every value above the largest number seems too large.",
         ),
         Mutant(
             replace=("exact.sign() * format.overflow", "exact.sign() * format.max"),
@@ -400,7 +399,7 @@ CENSUS = Exercise(
         ),
         Mutant(
             replace=("counts.double() / max(1, len(present))", "counts.double()"),
-            says="Those are numbers of values. Shares of the values that are not 0 are wanted.",
+            says="You return counts. Return shares of the values that are not 0.",
             why="Counting comes first.",
         ),
     ),
@@ -615,7 +614,7 @@ def like_torch(student: Any, rng: torch.Generator) -> None:
 
 
 def clips_true_gradients(student: Any, rng: torch.Generator) -> None:
-    """The limit on the norm is meant for gradients of true size"""
+    """The limit on the norm applies to gradients of true size"""
     damages = ["", "inf", "", "", ""]
     found, expected = follow(student, rng, damages, max_norm=0.7)
     hold_steps(found, expected, damages)
@@ -642,7 +641,7 @@ SCALER = Exercise(
             says="You look for infinity only. inf − inf and 0 · inf are NaN, and one NaN spoils "
             "all "
             "weights too: ask `isfinite`.",
-            why="Overflow makes infinities, one thinks.",
+            why="Overflow usually shows as infinity.",
         ),
         Mutant(
             replace=("            self.good_steps = 0\n            return False",
@@ -661,8 +660,8 @@ SCALER = Exercise(
         ),
         Mutant(
             replace=("self.good_steps == self.interval", "self.good_steps > self.interval"),
-            says="Your factor grows one step late: with the `interval`-th good step in a row it is "
-            "due.",
+            says="Your factor grows one step late: it must grow with the `interval`-th good step "
+            "in a row.",
             why="> and >= look alike.",
         ),
         Mutant(
@@ -676,7 +675,7 @@ SCALER = Exercise(
         Mutant(
             replace=("self.factor *= self.backoff", "self.factor /= self.growth * 2"),
             says="You shrink the factor by something else than `backoff`. It is multiplied by it.",
-            why="One wants to be on the safe side.",
+            why="A smaller factor seems safer.",
         ),
         Mutant(
             replace=("        if not self.unscale(optimizer):",
@@ -783,7 +782,7 @@ DIAGNOSE = Exercise(
             says="You look for infinity. After one infinite step the weights are NaN, and so is "
             "the "
             "loss: `math.isfinite` finds both.",
-            why="Overflow makes infinities, one thinks.",
+            why="Overflow usually shows as infinity.",
         ),
         Mutant(
             replace=('metrics["val_again"] != val', "False"),

@@ -57,14 +57,14 @@ def truncated(matrix: Tensor, rank: int) -> Tensor:
 def full_rank(student: Any, rng: torch.Generator) -> None:
     """With all singular values, the product is the matrix itself"""
     matrix = normal(rng, 6, 9)
-    assert_close(product(student, matrix, 6), matrix, "6 × 9, rank 6: the product is off")
+    assert_close(product(student, matrix, 6), matrix, "6 × 9, rank 6: the product is wrong")
 
 
 def found_again(student: Any, rng: torch.Generator) -> None:
     """A matrix that has rank 2 is found again from rank 2"""
     matrix = normal(rng, 12, 2) @ normal(rng, 2, 8)
     assert_close(
-        product(student, matrix, 2), matrix, "A matrix of rank 2: the product is off", atol=1e-4
+        product(student, matrix, 2), matrix, "A matrix of rank 2: the product is wrong", atol=1e-4
     )
 
 
@@ -73,7 +73,7 @@ def closest(student: Any, rng: torch.Generator) -> None:
     for shape in ((10, 14), (14, 10)):
         matrix, rank = normal(rng, *shape), 3
         expected = truncated(matrix, rank)
-        message = f"rank 3 of a {shape[0]} × {shape[1]} matrix: the product is off"
+        message = f"rank 3 of a {shape[0]} × {shape[1]} matrix: the product is wrong"
         assert_close(product(student, matrix, rank), expected, message, atol=1e-4)
 
 
@@ -83,8 +83,8 @@ def shared(student: Any, rng: torch.Generator) -> None:
     up, down = thin(student, matrix, rank)
     expected = torch.linalg.svdvals(matrix)[:rank]
     found = up.square().sum(0), down.square().sum(1)
-    assert_close(found[0], expected, "The squared length of up's columns is off", atol=1e-4)
-    assert_close(found[1], expected, "The squared length of down's rows is off", atol=1e-4)
+    assert_close(found[0], expected, "The squared length of up's columns is wrong", atol=1e-4)
+    assert_close(found[1], expected, "The squared length of down's rows is wrong", atol=1e-4)
 
 
 THIN = "return u[:, :rank] * root, root[:, None] * v[:rank]"
@@ -113,7 +113,7 @@ NEAREST = Exercise(
         Mutant(
             replace=(THIN, "return u[:, :rank], v[:rank]"),
             says="You left the singular values out: every direction counts the same.",
-            why="U and V are what one thinks of as the factors.",
+            why="U and V seem to be the factors.",
         ),
         Mutant(
             replace=("root = s[:rank].sqrt()\n    " + THIN, "root = s[-rank:].sqrt()\n    "
@@ -169,7 +169,7 @@ def starts_as_it_was(student: Any, rng: torch.Generator) -> None:
     layer, base = layer_of(student, rng, shake=False)
     x = normal(rng, 4, 10)
     y = layer(x)
-    assert_close(y, base(x), "A new layer should change nothing: its output is off")
+    assert_close(y, base(x), "A new layer should change nothing: its output is wrong")
     y.square().sum().backward()
     down, up = layer.down.detach(), layer.up.grad
     assert_equal(layer.up.detach(), torch.zeros(7, 3), "up should start at zero")
@@ -186,7 +186,7 @@ def output_with_product(student: Any, rng: torch.Generator) -> None:
         layer, base = layer_of(student, rng, **settings)
         for shape in ((10,), (2, 5, 10)):
             x = normal(rng, *shape)
-            message = f"{settings or 'alpha 7.5'}, x of shape {shape}: the output is off"
+            message = f"{settings or 'alpha 7.5'}, x of shape {shape}: the output is wrong"
             expected = expected_output(layer, base, x)
             assert_close(layer(x), expected, message, atol=1e-4)
 
@@ -195,7 +195,7 @@ def what_it_amounts_to(student: Any, rng: torch.Generator) -> None:
     """`delta` is the scaled product of the two"""
     layer, _ = layer_of(student, rng)
     expected = 2.5 * (layer.up.detach() @ layer.down.detach())
-    assert_close(layer.delta(), expected, "rank 3, alpha 7.5: delta is off", atol=1e-4)
+    assert_close(layer.delta(), expected, "rank 3, alpha 7.5: delta is wrong", atol=1e-4)
 
 
 def merges(student: Any, rng: torch.Generator) -> None:
@@ -206,17 +206,17 @@ def merges(student: Any, rng: torch.Generator) -> None:
     merged = base.weight + layer.scale * layer.up.detach() @ layer.down.detach()
     for times in ("once", "twice"):
         layer.merge()
-        message = f"Merged {times}: the base's weight is off"
+        message = f"Merged {times}: the base's weight is wrong"
         assert_close(layer.base.weight.detach(), merged.detach(), message, atol=1e-4)
-        assert_close(layer(x), expected, f"Merged {times}: the output is off", atol=1e-4)
+        assert_close(layer(x), expected, f"Merged {times}: the output is wrong", atol=1e-4)
     layer.unmerge()
     message = "Merged and unmerged: the base's weight is not what it was"
     assert_close(layer.base.weight.detach(), base.weight.detach(), message, atol=1e-4)
-    assert_close(layer(x), expected, "Merged and unmerged: the output is off", atol=1e-4)
+    assert_close(layer(x), expected, "Merged and unmerged: the output is wrong", atol=1e-4)
 
 
 def drops_out(student: Any, rng: torch.Generator) -> None:
-    """Dropout falls on what the low-rank matrices see, and not on the base"""
+    """Dropout applies to the input of the low-rank matrices, not to that of the base"""
     layer, base = layer_of(student, rng, dropout=0.5)
     x = normal(rng, 4, 10)
     seed = pick(rng, 0, 1000)
@@ -226,10 +226,10 @@ def drops_out(student: Any, rng: torch.Generator) -> None:
         expected = base(x) + 2.5 * F.linear(F.linear(seen, layer.down), layer.up)
         torch.manual_seed(seed)
         y = layer(x)
-    assert_close(y, expected.detach(), "In training, dropout 0.5: the output is off", atol=1e-4)
+    assert_close(y, expected.detach(), "In training, dropout 0.5: the output is wrong", atol=1e-4)
     layer.eval()
     expected = expected_output(layer, base, x)
-    assert_close(layer(x), expected, "In eval mode: the output is off", atol=1e-4)
+    assert_close(layer(x), expected, "In eval mode: the output is wrong", atol=1e-4)
 
 
 LAYER = Exercise(
@@ -245,8 +245,8 @@ LAYER = Exercise(
         Mutant(
             replace=("nn.init.zeros_(self.up)",
                      "nn.init.kaiming_uniform_(self.up, a=math.sqrt(5))"),
-            says="Both of your matrices start at random, so the model is not what it was: training "
-            "begins by repairing it. `up` starts at zero.",
+            says="Both of your matrices start at random, so the new layer changes the model, and "
+            "training must undo that first. `up` starts at zero.",
             why="Every layer so far started at random.",
         ),
         Mutant(
@@ -272,7 +272,7 @@ LAYER = Exercise(
             replace=("        if self.merged:\n            return y\n", ""),
             says="After merging, your `forward` adds the product once more: it is in the base's "
             "weight already. Return the base's output when `self.merged`.",
-            why="Merging happens elsewhere, so one forgets it here.",
+            why="Merging happens in another method, so it is forgotten here.",
         ),
         Mutant(
             replace=("        if not self.merged:\n", "        if True:\n"),
@@ -282,19 +282,19 @@ LAYER = Exercise(
         ),
         Mutant(
             replace=("y = self.base(x)", "x = self.dropout(x)\n        y = self.base(x)"),
-            says="Your dropout also falls on what the base sees, and disturbs what it knows. Only "
-            "the low-rank matrices' input is dropped.",
+            says="Your dropout also applies to the input of the base. Apply it only to the input "
+            "of the low-rank matrices.",
             why="Dropout at the top of `forward` is where it usually stands.",
         ),
         Mutant(
             replace=("F.linear(self.dropout(x), ", "F.linear(x, "),
-            says="Dropout is missing: the low-rank matrices see `self.dropout(x)`.",
-            why="By default it is off.",
+            says="Dropout is missing: the low-rank matrices get `self.dropout(x)`.",
+            why="The default rate is 0, so it does not show.",
         ),
         Mutant(
             replace=("return y + F.linear(", "return F.linear("),
-            says="Your layer returns the product alone. It is added to what the base computes.",
-            why="The product is the part that one writes.",
+            says="Your layer returns the product alone. Add it to the output of the base.",
+            why="The product is the new part, so it seems to be the result.",
         ),
     ),
     hints=(
@@ -315,14 +315,16 @@ def plain_scale(student: Any, rng: torch.Generator) -> None:
     """Without rsLoRA: alpha over the rank"""
     for _ in range(3):
         rank, alpha = pick(rng, 3, 40), float(pick(rng, 2, 50)) + 0.5
-        assert_close(student(rank, alpha), alpha / rank, f"rank {rank}, alpha {alpha}: off")
+        assert_close(
+            student(rank, alpha), alpha / rank, f"rank {rank}, alpha {alpha}: the scale is wrong"
+        )
 
 
 def stabilised_scale(student: Any, rng: torch.Generator) -> None:
     """With rsLoRA: alpha over the root of the rank"""
     for _ in range(3):
         rank, alpha = pick(rng, 3, 40), float(pick(rng, 2, 50)) + 0.5
-        message = f"rank {rank}, alpha {alpha}, rsLoRA: off"
+        message = f"rank {rank}, alpha {alpha}, rsLoRA: the scale is wrong"
         assert_close(student(rank, alpha, True), alpha / math.sqrt(rank), message)
 
 
@@ -332,7 +334,9 @@ def scale_by_name(student: Any, rng: torch.Generator) -> None:
         config = LoRAConfig(rank=pick(rng, 5, 30), alpha=11.0, rslora=rslora)
         found = student(rank=config.rank, alpha=config.alpha, rslora=rslora)
         expected = 11.0 / (config.rank**0.5 if rslora else config.rank)
-        assert_close(found, expected, f"rank {config.rank}, alpha 11, rslora={rslora}: off")
+        assert_close(
+            found, expected, f"rank {config.rank}, alpha 11, rslora={rslora}: the scale is wrong"
+        )
 
 
 DIVISOR = "(math.sqrt(rank) if rslora else rank)"
@@ -349,12 +353,12 @@ SCALE = Exercise(
         Mutant(
             replace=(DIVISOR, "rank"),
             says="You leave `rslora` out: with it, divide by the root of the rank.",
-            why="It is off by default.",
+            why="It is False by default.",
         ),
         Mutant(
             replace=(DIVISOR, "(rank if rslora else math.sqrt(rank))"),
             says="The two cases are the wrong way round: rsLoRA is the one with the root.",
-            why="An if-expression is easily turned over.",
+            why="An if-expression is easily reversed.",
         ),
         Mutant(
             replace=(DIVISOR, "math.sqrt(rank)"),
@@ -365,7 +369,7 @@ SCALE = Exercise(
             replace=("alpha / " + DIVISOR, "alpha * " + DIVISOR),
             says="You multiply by the rank. The scale gets smaller with the rank, because the "
             "product has more terms to add up.",
-            why="More rank, more effect, one would think.",
+            why="A higher rank seems to call for a larger scale.",
         ),
         Mutant(
             replace=("alpha / " + DIVISOR,
@@ -395,21 +399,21 @@ def held(student: Any, patterns: tuple[str, ...]) -> None:
         found = [name for name, one in zip(NAMES, said, strict=True) if one is True]
         rest = [name for name, one in zip(NAMES, said, strict=True) if one not in (True, False)]
         assert_equal(rest, [], "Return True or False")
-        assert_equal(found, expected, f"Pattern {pattern!r} means other layers")
+        assert_equal(found, expected, f"Pattern {pattern!r} matches other layers")
 
 
 def by_their_end(student: Any, rng: torch.Generator) -> None:
-    """The end of a name, cut at a dot"""
+    """A pattern matches the end of a name, after a dot"""
     held(student, ("query", "attention.query", "mlp.down", "0.mlp.up"))
 
 
 def whole_names(student: Any, rng: torch.Generator) -> None:
-    """All of a name, also one without dots"""
+    """A pattern matches a whole name, also one without dots"""
     held(student, ("output", "blocks.1.mlp.gate", "blocks.11.attention.key"))
 
 
 def half_words(student: Any, rng: torch.Generator) -> None:
-    """Neither half a word nor a beginning, and a dot is only a dot"""
+    """A pattern matches neither half a word nor a beginning, and a dot is literal"""
     held(student, ("query", "ry", "p", "uery", "up"))
     held(student, ("blocks.1", "blocks", "mlp", "mlp?down", "attention"))
 
@@ -435,7 +439,7 @@ MATCHES = Exercise(
     mutants=(
         Mutant(
             replace=('fnmatchcase(name, f"*.{pattern}")', 'fnmatchcase(name, f"*{pattern}")'),
-            says="Your patterns match half words: `up` should not mean a layer that ends in "
+            says="Your patterns match half words: `up` should not match a layer that ends in "
             '"group". Demand a dot before the pattern, `*.pattern`.',
             why="`endswith` does the same.",
         ),
@@ -447,13 +451,14 @@ MATCHES = Exercise(
         ),
         Mutant(
             replace=(' or fnmatchcase(name, f"*.{pattern}")', ""),
-            says="You compare the whole name. `query` should mean the queries of all blocks: the "
+            says="You compare the whole name. `query` should match the queries of all blocks: the "
             "end of a name is enough.",
-            why="A pattern is a pattern for the name.",
+            why="A pattern seems to describe the whole name.",
         ),
         Mutant(
             replace=('fnmatchcase(name, f"*.{pattern}")', 'fnmatchcase(name, f"*.{pattern}*")'),
-            says="Your patterns may go on after their end: `mlp` should not mean everything in it.",
+            says="Your patterns match more than the end of a name: `mlp` should not match "
+            "everything inside it.",
             why="A star on both sides finds more.",
         ),
         Mutant(
@@ -506,7 +511,7 @@ def some_frozen(student: Any, rng: torch.Generator) -> None:
     model = nn.Sequential(nn.Linear(width, 3), nn.ReLU(), nn.Linear(3, width, bias=False))
     model[0].weight.requires_grad_(False)
     expected = (3 + 3 * width, 6 * width + 3)
-    assert_equal(student(model), expected, "The first matrix is frozen: (trainable, all) is off")
+    assert_equal(student(model), expected, "The first matrix is frozen: (trainable, all) is wrong")
 
 
 def shared_once(student: Any, rng: torch.Generator) -> None:
@@ -514,9 +519,15 @@ def shared_once(student: Any, rng: torch.Generator) -> None:
     rows, columns = pick(rng, 5, 30), pick(rng, 3, 9)
     model = Tied(rows, columns)
     table, middle = rows * columns, columns * columns + columns
-    assert_equal(student(model), (table + middle,) * 2, "A table that is also the output: off")
+    assert_equal(
+        student(model), (table + middle,) * 2, "A tied embedding: (trainable, all) is wrong"
+    )
     model.table.weight.requires_grad_(False)
-    assert_equal(student(model), (middle, table + middle), "And with the table frozen: off")
+    assert_equal(
+        student(model),
+        (middle, table + middle),
+        "A tied embedding, frozen: (trainable, all) is wrong",
+    )
 
 
 def with_adapters(student: Any, rng: torch.Generator) -> None:
@@ -526,7 +537,7 @@ def with_adapters(student: Any, rng: torch.Generator) -> None:
     plain = sum(p.numel() for p in model.parameters())
     lora.inject(model, LoRAConfig(rank=rank, targets=("0",)))
     thin_ones = rank * (width + 8)
-    message = f"LoRA of rank {rank} on a layer of {width} → 8: (trainable, all) is off"
+    message = f"LoRA of rank {rank} on a layer of {width} → 8: (trainable, all) is wrong"
     assert_equal(student(model), (thin_ones, plain + thin_ones), message)
 
 
@@ -551,7 +562,7 @@ SHARE = Exercise(
         ),
         Mutant(
             replace=("if p.requires_grad)", ")"),
-            says="You count frozen parameters as trained: look at `requires_grad`.",
+            says="You count frozen parameters as trained: check `requires_grad`.",
             why="Until now everything was trained.",
         ),
         Mutant(

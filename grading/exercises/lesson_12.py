@@ -24,8 +24,8 @@ def uniform(rng: torch.Generator, low: float, high: float, *shape: int) -> Tenso
 
 
 def signed(rng: torch.Generator, top: int, *shape: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Numbers, and the integers and scales that they have: none is nearly between two integers,
-    so that the order of the arithmetic does not matter."""
+    """Numbers with their integers and scales. None lies close to the middle of two integers,
+    so that rounding does not depend on the order of the arithmetic."""
     codes = torch.randint(-top, top + 1, shape, generator=rng)
     ends = top * (1 - 2 * torch.randint(2, (*shape[:-1], 1), generator=rng))
     codes = torch.cat((codes[..., 1:], ends), dim=-1)
@@ -42,7 +42,7 @@ def compare(found: Any, expected: tuple[Tensor, ...], what: str) -> None:
         raise CheckFailure(f"{what}: return the tuple {names}")
     for name, mine, theirs in zip(("integers", "scales", "zeros"), found, expected, strict=False):
         compared = assert_close if theirs.is_floating_point() else assert_equal
-        compared(mine, theirs, f"{what}: the {name} are off")
+        compared(mine, theirs, f"{what}: the {name} are wrong")
 
 
 # --- Symmetric ---------------------------------------------------------------------------------
@@ -62,7 +62,7 @@ def fewer_bits(student: Any, rng: torch.Generator) -> None:
 
 
 def rows_by_themselves(student: Any, rng: torch.Generator) -> None:
-    """Every row has a scale of its own, and the input stays as it is"""
+    """Every row has its own scale, and the input does not change"""
     x, codes, scale = signed(rng, 7, 2, 3, 10)
     x, scale = x.double(), scale.double()
     before = x.clone()
@@ -96,9 +96,9 @@ SYMMETRIC = Exercise(
     mutants=(
         Mutant(
             replace=("(x / scale).round()", "(x / scale).trunc()"),
-            says="You cut off what is behind the point, so every number moves towards zero, by "
-            "half a step on average. Round to the nearest integer before you convert.",
-            why="`.to(torch.int8)` makes integers by itself; it cuts off.",
+            says="You truncate, so every number moves towards zero, by half a step on average. "
+            "Round to the nearest integer before you convert.",
+            why="`.to(torch.int8)` makes integers by itself; it truncates.",
         ),
         Mutant(
             replace=("2 ** (bits - 1) - 1", "2 ** (bits - 1)"),
@@ -132,7 +132,7 @@ SYMMETRIC = Exercise(
         Mutant(
             replace=("limit / top, 1.0", "top / limit, 1.0"),
             says="Your scale is upside down: it is the size of one step, limit / top.",
-            why="One then multiplies instead of dividing, and both are called a scale.",
+            why="Both the step size and its inverse are called a scale.",
         ),
         Mutant(
             replace=(".clamp(-top, top)", ""),
@@ -143,7 +143,7 @@ SYMMETRIC = Exercise(
     ),
     hints=(
         "The largest integer `top` and the largest magnitude of a row say how far apart two "
-        "neighbouring integers are.",
+        "neighboring integers are.",
         "limit = x.abs().amax(dim=-1, keepdim=True), scale = limit / top, and "
         "torch.where(limit > 0, …, 1.0) for rows of zeros.",
         "codes = (x / scale).round().clamp(-top, top), then .to(torch.int8). Return codes, scale.",
@@ -211,7 +211,7 @@ ASYMMETRIC = Exercise(
             replace=("x.amin(dim=-1, keepdim=True).clamp(max=0)", "x.amin(dim=-1, keepdim=True)"),
             says="When all numbers are positive, your range begins above 0: then no integer stands "
             "for 0, and the zero point would be negative. Widen the range: the least is at most 0.",
-            why="A range is from the least to the greatest, one thinks.",
+            why="A range usually goes from the least to the greatest number.",
         ),
         Mutant(
             replace=("x.amax(dim=-1, keepdim=True).clamp(min=0)", "x.amax(dim=-1, keepdim=True)"),
@@ -227,7 +227,7 @@ ASYMMETRIC = Exercise(
         ),
         Mutant(
             replace=("zero = (-least / scale).round()", "zero = (-least / scale).floor()"),
-            says="You round the zero point down. The nearest integer is meant: round.",
+            says="You round the zero point down. Round it to the nearest integer.",
             why="`.to(torch.uint8)` cuts off, and the result is an integer as well.",
         ),
         Mutant(
@@ -243,14 +243,14 @@ ASYMMETRIC = Exercise(
         ),
         Mutant(
             replace=("span = greatest - least", "span = 2 * torch.maximum(greatest, -least)"),
-            says="Your range is as wide on both sides of zero, so half of the integers may go to "
-            "waste. It is from the least to the greatest: greatest − least.",
+            says="Your range is symmetric about zero, so half of the integers may be wasted. It "
+            "goes from the least to the greatest number: greatest − least.",
             why="That is symmetric quantization, shifted.",
         ),
         Mutant(
             replace=(".clamp(0, top)", ""),
-            says="Where x / scale and the zero are both rounded up, you get top + 1, which has no "
-            "place. Clip to 0 … top.",
+            says="Where x / scale and the zero are both rounded up, you get top + 1, which does "
+            "not fit. Clip to 0 … top.",
             why="The range was made to fit, so nothing should be outside.",
         ),
         Mutant(
@@ -279,7 +279,7 @@ def by_groups(rng: torch.Generator, top: int, out: int, groups: int, group: int)
 
 
 def neighbours_share(student: Any, rng: torch.Generator) -> None:
-    """Neighbouring inputs share a scale, each output has its own"""
+    """Neighboring inputs share a scale, each output has its own"""
     weight, codes, scale = by_groups(rng, 7, 3, 4, 6)
     compare(student(weight, 4, 6), (codes, scale), "A weight of 3 × 24, 4 bits, groups of 6")
 
@@ -299,14 +299,14 @@ def per_channel(student: Any, rng: torch.Generator) -> None:
 
 
 def does_not_split(student: Any, rng: torch.Generator) -> None:
-    """Inputs that do not split into groups are refused; those that do are not"""
+    """Inputs that do not divide into groups are refused; those that do are not"""
     weight = normal(rng, 2, 12)
     compare(student(weight, 4, 4), quantize_groups(weight, 4, 4), "A weight of 2 × 12, groups of 4")
     try:
         student(weight, 4, 5)
     except CourseError:
         return
-    raise CheckFailure("12 inputs do not split into groups of 5: raise a CourseError")
+    raise CheckFailure("12 inputs do not divide into groups of 5: raise a CourseError")
 
 
 SPLIT = "weight.unflatten(-1, (inputs // group, group))"
@@ -323,7 +323,7 @@ GROUPS = Exercise(
         Mutant(
             replace=(SPLIT, "weight.unflatten(-1, (group, inputs // group))"),
             says="Your groups have the wrong length: inputs/group numbers instead of `group`. The "
-            "last axis of the cut-up weight must be `group` long.",
+            "last axis of the weight with three axes must be `group` long.",
             why="The two sizes stand side by side and are easily swapped.",
         ),
         Mutant(
@@ -350,25 +350,25 @@ GROUPS = Exercise(
         ),
         Mutant(
             replace=("scale.squeeze(-1)", "scale"),
-            says="Your scales have one axis too many: outputs × groups is wanted, without the last "
+            says="Your scales have one axis too many: return outputs × groups, without the last "
             "axis of 1.",
             why="`quantize_symmetric` returns them so.",
         ),
         Mutant(
             replace=("codes.flatten(-2)", "codes"),
-            says="Your integers are still cut up. Join the pieces, so that they have the shape of "
-            "the weight.",
-            why="The cut-up shape is what one works with.",
+            says="Your integers still have three axes. Flatten the last two, so that they have "
+            "the shape of the weight.",
+            why="The computation uses the shape with three axes.",
         ),
         Mutant(
             replace=("quantize_symmetric(pieces, bits)", "quantize_symmetric(pieces)"),
-            says="You forgot to hand on `bits`: everything gets 8.",
+            says="You forgot to pass `bits` on: everything gets 8.",
             why="A default value fills in silently.",
         ),
         Mutant(
             replace=("if inputs % group:", "if inputs < group:"),
-            says="Inputs that do not split evenly reach the reshape, which fails with an error "
-            "that says nothing. Test inputs % group.",
+            says="Inputs that do not divide evenly reach the reshape, which fails with an unclear "
+            "error. Test inputs % group.",
             why="A group longer than the row is the first case that comes to mind.",
         ),
     ),
@@ -392,7 +392,7 @@ def with_outliers(rng: torch.Generator, n: int, outliers: int, size: float) -> T
 def clips_outliers(student: Any, rng: torch.Generator) -> None:
     """With a few outliers, the limit is far below them"""
     x = with_outliers(rng, 1500, 2, 12.0)
-    message = "1,500 numbers, two of them outliers, 4 bits: the limit is off"
+    message = "1,500 numbers, two of them outliers, 4 bits: the limit is wrong"
     assert_close(student(x, 4), least_error_limit(x, 4), message)
 
 
@@ -400,7 +400,7 @@ def depends_on_bits(student: Any, rng: torch.Generator) -> None:
     """The more bits there are, the less is clipped"""
     x = with_outliers(rng, 800, 3, 7.0)
     for bits in (3, 5, 8):
-        message = f"Three outliers of 800, {bits} bits: the limit is off"
+        message = f"Three outliers of 800, {bits} bits: the limit is wrong"
         assert_close(student(x, bits), least_error_limit(x, bits), message)
 
 
@@ -408,11 +408,11 @@ def tries_candidates(student: Any, rng: torch.Generator) -> None:
     """As many limits are tried as are asked for, up to the largest magnitude"""
     # Integers −1, 0, 1: the second limit of three rounds nearly everything to 0, and clips.
     x = torch.cat((uniform(rng, 0.25, 0.32, 40).double(), torch.ones(1, dtype=torch.float64)))
-    message = "Forty small numbers and a large one, 2 bits, 3 candidates: the limit is off"
+    message = "Forty small numbers and a large one, 2 bits, 3 candidates: the limit is wrong"
     assert_close(student(x, 2, 3), least_error_limit(x, 2, 3), message)
     x = -(normal(rng, 300).double().abs() ** 1.5) + 0.1
     for candidates in (1, 7, 40):
-        message = f"Numbers below zero, 4 bits, {candidates} candidates: the limit is off"
+        message = f"Numbers below zero, 4 bits, {candidates} candidates: the limit is wrong"
         assert_close(student(x, 4, candidates), least_error_limit(x, 4, candidates), message)
 
 
@@ -420,7 +420,7 @@ def keeps_even_numbers(student: Any, rng: torch.Generator) -> None:
     """Where clipping would not help, nothing is clipped; the result has no axes"""
     x = torch.linspace(-1, 1, 200, dtype=torch.float64)[torch.randperm(200, generator=rng)]
     x = x * uniform(rng, 1, 5, 1).double()
-    message = "Numbers spread evenly, 8 bits: the limit is off"
+    message = "Numbers spread evenly, 8 bits: the limit is wrong"
     assert_close(student(x, 8), least_error_limit(x, 8), message)
 
 
@@ -437,9 +437,9 @@ LIMIT = Exercise(
     mutants=(
         Mutant(
             replace=(".square().mean(dim=-1)", ".abs().mean(dim=-1)"),
-            says="You compare mean absolute errors. Squared ones are asked for: they mind large "
+            says="You compare mean absolute errors. Compare squared errors, which weigh large "
             "errors more.",
-            why="Both are averages of how far off it is.",
+            why="Both are averages of an error.",
         ),
         Mutant(
             replace=(".square().mean(dim=-1)", ".abs().amax(dim=-1)"),
@@ -455,13 +455,13 @@ LIMIT = Exercise(
         ),
         Mutant(
             replace=("limits[errors.argmin()]", "errors.argmin()"),
-            says="You return which candidate is best, not the limit itself: limits[…].",
-            why="`argmin` is the last thing one computes.",
+            says="You return the index of the best candidate, not the limit itself: limits[…].",
+            why="`argmin` is the last step of the computation.",
         ),
         Mutant(
             replace=("limits[errors.argmin()]", "limits[errors.argmax()]"),
-            says="You return the worst of the limits. The least error is wanted: argmin.",
-            why="One has just been looking for the largest magnitude.",
+            says="You return the worst of the limits. Take the one with the least error: argmin.",
+            why="The lines above take the largest magnitude, so argmax suggests itself.",
         ),
         Mutant(
             replace=("x.abs().max()", "x.max()"),
@@ -477,7 +477,7 @@ LIMIT = Exercise(
         ),
         Mutant(
             replace=(", limit=limits[:, None])", ")"),
-            says="You do not hand the limits on, so all rows are quantized alike, and the first "
+            says="You do not pass the limits on, so all rows are quantized alike, and the first "
             "limit wins by default.",
             why="The call works without it.",
         ),
@@ -507,17 +507,17 @@ def by_hand(bits: int) -> list[float]:
 
 def published(student: Any, rng: torch.Generator) -> None:
     """With 4 bits: the sixteen levels of NF4, ascending from −1 to 1"""
-    message = "4 bits: the levels are off"
+    message = "4 bits: the levels are wrong"
     assert_close(student(4), torch.tensor(by_hand(4)), message)
-    assert_close(student(), torch.tensor(by_hand(4)), "Without an argument: the levels are off")
+    assert_close(student(), torch.tensor(by_hand(4)), "Without an argument: the levels are wrong")
 
 
 def zero_is_exact(student: Any, rng: torch.Generator) -> None:
     """0 is a level, and one more level lies above it than below"""
     for bits in (4, 6):
         levels = student(bits)
-        assert_close(levels, torch.tensor(by_hand(bits)), f"{bits} bits: the levels are off")
-        message = f"{bits} bits: how many levels are below, at and above zero is off"
+        assert_close(levels, torch.tensor(by_hand(bits)), f"{bits} bits: the levels are wrong")
+        message = f"{bits} bits: how many levels are below, at and above zero is wrong"
         counts = [int((levels < 0).sum()), int((levels == 0).sum()), int((levels > 0).sum())]
         assert_equal(counts, [2 ** (bits - 1) - 1, 1, 2 ** (bits - 1)], message)
 
@@ -525,7 +525,9 @@ def zero_is_exact(student: Any, rng: torch.Generator) -> None:
 def few_bits(student: Any, rng: torch.Generator) -> None:
     """Other numbers of bits give other levels, by the same rule"""
     for bits in (2, 3, 5):
-        assert_close(student(bits), torch.tensor(by_hand(bits)), f"{bits} bits: the levels are off")
+        assert_close(
+            student(bits), torch.tensor(by_hand(bits)), f"{bits} bits: the levels are wrong"
+        )
 
 
 def used_evenly(student: Any, rng: torch.Generator) -> None:
@@ -533,7 +535,7 @@ def used_evenly(student: Any, rng: torch.Generator) -> None:
     steps, expected = student(4).diff(), torch.tensor(by_hand(4)).diff()
     extremes = torch.stack((steps.min(), steps.max()))
     expected = torch.stack((expected.min(), expected.max()))
-    assert_close(extremes, expected, "4 bits: the smallest and the largest step are off")
+    assert_close(extremes, expected, "4 bits: the smallest and the largest step are wrong")
 
 
 ENDS = "1 - (1 / (2 * (2**bits - 1)) + 1 / (2 * 2**bits)) / 2"
@@ -557,12 +559,12 @@ LEVELS = Exercise(
             replace=("(levels / levels.max())", "levels"),
             says="Your levels are quantiles of a normal distribution, up to about 1.85. Divide by "
             "the largest, so that they end at 1.",
-            why="All the work is done, one thinks.",
+            why="The quantiles look like the result.",
         ),
         Mutant(
             replace=("above.flip(0)", "above"),
             says="The positive levels come out in descending order. p goes down from `end`, so "
-            "turn them round.",
+            "reverse them.",
             why="The negative ones come out right, by their sign.",
         ),
         Mutant(
@@ -624,7 +626,7 @@ def one_group(student: Any, rng: torch.Generator) -> None:
     packed, scale, weight = stored(rng, 5, 1, 8)
     x = normal(rng, 3, 8)
     expected = x @ weight.float().T
-    assert_close(student(x, packed, scale), expected, "A weight of 5 × 8: the product is off")
+    assert_close(student(x, packed, scale), expected, "A weight of 5 × 8: the product is wrong")
 
 
 def many_groups(student: Any, rng: torch.Generator) -> None:
@@ -632,15 +634,15 @@ def many_groups(student: Any, rng: torch.Generator) -> None:
     for out, groups, group in ((4, 3, 4), (2, 4, 6), (7, 2, 32)):
         packed, scale, weight = stored(rng, out, groups, group)
         x = normal(rng, 5, groups * group)
-        message = f"A weight of {out} × {groups * group}, groups of {group}: the product is off"
+        message = f"A weight of {out} × {groups * group}, groups of {group}: the product is wrong"
         assert_close(student(x, packed, scale), x @ weight.float().T, message)
 
 
 def reads_the_weight(student: Any, rng: torch.Generator) -> None:
-    """With one input after another set to 1, the weight itself comes out, column by column"""
+    """Unit vectors as inputs return the weight, column by column"""
     packed, scale, weight = stored(rng, 3, 2, 4)
     x = torch.eye(8)
-    assert_close(student(x, packed, scale), weight.float().T, "The weight's columns are off")
+    assert_close(student(x, packed, scale), weight.float().T, "The weight's columns are wrong")
 
 
 def any_batch(student: Any, rng: torch.Generator) -> None:
@@ -648,7 +650,7 @@ def any_batch(student: Any, rng: torch.Generator) -> None:
     packed, scale, weight = stored(rng, 6, 2, 8)
     x = normal(rng, 2, 3, 16)
     for dtype in (torch.float64, torch.bfloat16):
-        inputs, message = x.to(dtype), f"Inputs of 2 × 3 × 16 in {dtype}: the product is off"
+        inputs, message = x.to(dtype), f"Inputs of 2 × 3 × 16 in {dtype}: the product is wrong"
         # In 16 bits, the scale may be rounded before the product or after it.
         loose = {"rtol": 0.05, "atol": 0.3} if dtype is torch.bfloat16 else {"rtol": 1e-6}
         exact = (inputs.double() @ weight.T).to(dtype)
@@ -674,24 +676,24 @@ PRODUCT = Exercise(
         ),
         Mutant(
             replace=(JOINED, "torch.cat((packed & 15, packed >> 4), dim=-1)"),
-            says="You put all low halves first and all high halves behind them. Two neighbours "
+            says="You put all low halves first and all high halves behind them. Two neighbors "
             "share a byte: they alternate (stack on a new last axis, then flatten).",
             why="`cat` is shorter than `stack` and `flatten`.",
         ),
         Mutant(
             replace=("stored.to(x.dtype) - 8", "stored.to(x.dtype)"),
-            says="What is stored is q + 8. You forgot to take the 8 off.",
+            says="The stored value is q + 8. Subtract the 8.",
             why="The numbers look fine; they are all positive.",
         ),
         Mutant(
             replace=("stored.to(x.dtype) - 8", "(stored - 8).to(x.dtype)"),
             says="3 − 8 is 251 in unsigned 8-bit integers. Convert to floating point first, then "
-            "take the 8 off.",
+            "subtract 8.",
             why="Subtracting first seems the same.",
         ),
         Mutant(
             replace=("stored.to(x.dtype) - 8", "stored.to(x.dtype) - 7.5"),
-            says="You centre the sixteen values around 7.5. Zero is stored as 8.",
+            says="You center the sixteen values around 7.5. Zero is stored as 8.",
             why="7.5 is the middle of 0 … 15.",
         ),
         Mutant(
@@ -699,7 +701,7 @@ PRODUCT = Exercise(
                      "    weight = (pieces * scale.to(x.dtype)[..., None]).flatten(-2)",
                      "codes.unflatten(-1, (-1, scale.shape[-1]))\n"
                      "    weight = (pieces * scale.to(x.dtype)[:, None]).flatten(-2)"),
-            says="Your scales take turns, from input to input. All inputs of a group lie side by "
+            says="Your scales alternate from input to input. All inputs of a group lie side by "
             "side and have the same scale.",
             why="The shapes fit that way, too.",
         ),
@@ -715,7 +717,7 @@ PRODUCT = Exercise(
         ),
     ),
     hints=(
-        "Two neighbours from a byte: packed & 15 and packed >> 4. Stack them on a new last axis "
+        "Two neighbors from a byte: packed & 15 and packed >> 4. Stack them on a new last axis "
         "and flatten it away.",
         "stored.to(x.dtype) − 8 gives q. Cut it into outputs × groups × …, as in "
         "`quantize_groups`, and multiply by scale[..., None].",

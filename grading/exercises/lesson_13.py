@@ -17,7 +17,7 @@ from course_utils.models.gpt import moe
 
 
 def gradient(loss: Tensor, of: Tensor) -> Tensor:
-    """How the loss depends on a tensor; refuses a result that does not depend on it."""
+    """The gradient of the loss with respect to a tensor; fails when there is none."""
     if not isinstance(loss, Tensor) or not loss.requires_grad:
         raise CheckFailure("No gradient flows from your result to the input")
     [found] = torch.autograd.grad(loss.sum(), of, allow_unused=True)
@@ -43,7 +43,7 @@ def halves_and_quarters(student: Any, rng: torch.Generator) -> None:
     logits = torch.tensor([[[0.5, 0.25, 0.25], [0.25, 0.25, 0.5]]]).log() + 3
     targets = torch.tensor([[0, 1]])
     expected = torch.tensor([[-math.log(2), -math.log(4)]])
-    assert_close(student(logits, targets), expected, "The log-probabilities are others")
+    assert_close(student(logits, targets), expected, "The log-probabilities are wrong")
 
 
 def like_log_softmax(student: Any, rng: torch.Generator) -> None:
@@ -51,7 +51,7 @@ def like_log_softmax(student: Any, rng: torch.Generator) -> None:
     logits = 3 * torch.randn(3, 5, 7, generator=rng)
     targets = torch.randint(7, (3, 5), generator=rng)
     expected = logits.log_softmax(-1).gather(-1, targets[..., None])[..., 0]
-    assert_close(student(logits, targets), expected, "The log-probabilities are others")
+    assert_close(student(logits, targets), expected, "The log-probabilities are wrong")
 
 
 def questions_do_not_count(student: Any, rng: torch.Generator) -> None:
@@ -59,7 +59,7 @@ def questions_do_not_count(student: Any, rng: torch.Generator) -> None:
     logits = 3 * torch.randn(4, 6, 7, generator=rng)
     targets = some_targets(rng, 4, 6, 7)
     expected = token_log_probs(logits, targets)
-    assert_close(student(logits, targets), expected, "The log-probabilities are others")
+    assert_close(student(logits, targets), expected, "The log-probabilities are wrong")
 
 
 def rounded_logits(student: Any, rng: torch.Generator) -> None:
@@ -67,7 +67,7 @@ def rounded_logits(student: Any, rng: torch.Generator) -> None:
     logits = (3 * torch.randn(3, 6, 50, generator=rng)).bfloat16()
     targets = some_targets(rng, 3, 6, 50)
     expected = token_log_probs(logits, targets)
-    assert_close(student(logits, targets), expected, "The log-probabilities are others")
+    assert_close(student(logits, targets), expected, "The log-probabilities are wrong")
 
 
 def pushes_the_target_up(student: Any, rng: torch.Generator) -> None:
@@ -78,7 +78,7 @@ def pushes_the_target_up(student: Any, rng: torch.Generator) -> None:
     one_hot = F.one_hot(targets.clamp(min=0), 4)
     expected = ((one_hot - logits.detach().softmax(-1)) * counts).float()
     found = gradient(student(logits, targets), logits)
-    assert_close(found, expected, "The gradient is another one")
+    assert_close(found, expected, "The gradient is wrong")
 
 
 def unmasked(logits: Tensor, targets: Tensor) -> Tensor:
@@ -124,22 +124,22 @@ LOG_PROBS = Exercise(
         Mutant(
             replace=("return -losses", "return losses"),
             says="You return losses: log-probabilities are never positive, losses never negative. "
-            "Turn the sign around.",
-            why="Cross-entropy is what one computes every day.",
+            "Change the sign.",
+            why="Cross-entropy is the more familiar computation.",
         ),
         Mutant(
             replace=(
                 "return -losses.view(targets.shape)",
                 "return (-losses).exp().view(targets.shape)",
             ),
-            says="You return probabilities. Their logarithms are asked for: products of many "
+            says="You return probabilities. Return their logarithms: products of many "
             "probabilities round to 0, sums of logarithms do not.",
             why="The question is how likely an answer is.",
         ),
         Mutant(
             function=unmasked,
             says="The question and the padding count too. Where the target is IGNORED, the result "
-            "is 0, whatever the model thinks of the token.",
+            "is 0, whatever the token's probability.",
             why="Clamping −100 to 0 avoids the error, and the mask is forgotten after that.",
         ),
         Mutant(
@@ -151,7 +151,7 @@ LOG_PROBS = Exercise(
         Mutant(
             function=no_softmax,
             says="You picked the target's logit. Only log_softmax makes log-probabilities of "
-            "logits: what the other tokens have matters as well.",
+            "logits: the other tokens' logits matter as well.",
             why="Logits look like log-probabilities, and differ by a constant only.",
         ),
         Mutant(
@@ -170,7 +170,7 @@ LOG_PROBS = Exercise(
     hints=(
         "It is the loss of lesson 06 with another sign, for each token instead of their sum.",
         "`log_softmax(dim=-1)` and then `gather` picks the target's; −100 is no index, so clamp "
-        "the targets first and set those places to 0 afterwards.",
+        "the targets first and set those positions to 0 afterwards.",
         '`F.cross_entropy(…, ignore_index=IGNORED, reduction="none")` does all of it for logits of '
         "shape (positions, vocab).",
     ),
@@ -270,7 +270,7 @@ DPO = Exercise(
             replace=("loss = -F.logsigmoid", "loss = F.logsigmoid"),
             says="The loss is the negative logarithm; yours grows towards 0 as the model gets "
             "better, and training would make it worse.",
-            why="log σ is what the paper maximises in words.",
+            why="log σ is what the paper maximizes in words.",
         ),
         Mutant(
             replace=(
@@ -284,7 +284,7 @@ DPO = Exercise(
         Mutant(
             function=without_reference,
             says="You left the reference out. A reward is how far the model has moved towards an "
-            "answer, not how likely it is: common answers would win everything.",
+            "answer, not how likely it is: otherwise common answers would always win.",
             why="The log-probabilities alone already rank the answers.",
         ),
         Mutant(
@@ -295,8 +295,8 @@ DPO = Exercise(
         ),
         Mutant(
             replace=("return loss,", "return loss.mean(),"),
-            says="You return the mean. One loss for each pair is asked for: whoever calls decides "
-            "what to divide by.",
+            says="You return the mean. Return one loss for each pair: the caller decides how to "
+            "average.",
             why="Losses usually come as one number.",
         ),
         Mutant(
@@ -311,7 +311,7 @@ DPO = Exercise(
             replace=("(rejected - reference_rejected)", "(rejected.detach() - reference_rejected)"),
             says="The rejected answers get no gradient. Then the chosen ones rise, and nothing "
             "pushes the others down: both come from the model that learns.",
-            why="The loss is the same, and what one does not want looks like a mere comparison.",
+            why="The loss is the same, and the rejected answer looks like a mere comparison.",
         ),
     ),
     hints=(
@@ -326,7 +326,7 @@ DPO = Exercise(
 
 
 def one_right_of_four(student: Any, rng: torch.Generator) -> None:
-    """One right answer of four: it is √3 spreads above the mean, the others 1/√3 below"""
+    """One right answer of four lies √3 standard deviations above the mean, the others 1/√3 below"""
     expected = torch.tensor([[math.sqrt(3), *3 * [-1 / math.sqrt(3)]]])
     found = student(torch.tensor([[1.0, 0.0, 0.0, 0.0]]))
     assert_close(found, expected, "The advantages differ", rtol=1e-3)
@@ -352,7 +352,11 @@ def in_any_unit(student: Any, rng: torch.Generator) -> None:
     found = student(100 * rewards - 7)
     assert_close(found, group_advantages(100 * rewards - 7), "The advantages differ")
     assert_close(
-        found, group_advantages(rewards), "Another unit changed them", rtol=1e-2, atol=1e-2
+        found,
+        group_advantages(rewards),
+        "The unit of the rewards changed them",
+        rtol=1e-2,
+        atol=1e-2,
     )
 
 
@@ -372,16 +376,16 @@ ADVANTAGES = Exercise(
             ),
             says="Your standard deviation divides by size − 1, which is torch's default. Here it "
             "is that of these very numbers: divide by size.",
-            why="`std` does it without being asked.",
+            why="`std` does so by default.",
         ),
         Mutant(
             replace=(
                 "centred = rewards - rewards.mean(dim=1, keepdim=True)",
                 "centred = rewards - rewards.mean()",
             ),
-            says="You compare with the mean of the whole batch. Then whoever gets an easy question "
-            "looks good: compare within the group.",
-            why="Normalising over the batch is what one does elsewhere.",
+            says="You compare with the mean of the whole batch. Then answers to easy questions "
+            "look good: compare within the group.",
+            why="Normalizing over the batch is common elsewhere.",
         ),
         Mutant(
             replace=(
@@ -400,7 +404,7 @@ ADVANTAGES = Exercise(
         ),
         Mutant(
             replace=("return centred / (spread + SMALLEST_SPREAD)", "return centred"),
-            says="You subtract the mean and do not divide by the spread.",
+            says="You subtract the mean and do not divide by the standard deviation.",
             why="There are good arguments for leaving it out (Liu et al. 2025, Dr. GRPO).",
         ),
         Mutant(
@@ -411,7 +415,8 @@ ADVANTAGES = Exercise(
     ),
     hints=(
         "Everything goes along the rows: dim=1, and keepdim=True so that the shapes fit.",
-        "The spread: the mean of the squared differences, and then the root of it.",
+        "The standard deviation (spread): the mean of the squared differences, and then the root "
+        "of it.",
         "`centred / (spread + 1e-4)`",
     ),
 )
@@ -434,7 +439,7 @@ def some_answers(rng: torch.Generator, rows: int = 5, seq: int = 6) -> dict[str,
 
 
 def first_update(student: Any, rng: torch.Generator) -> None:
-    """With the weights that gave the answers, the loss is −A, and the gradient pushes by A"""
+    """With the weights that gave the answers, the loss is −A and the gradient proportional to A"""
     given = some_answers(rng)
     given["completion_mask"] = torch.ones_like(given["completion_mask"])
     log_probs = given["old"].clone().requires_grad_()
@@ -506,9 +511,9 @@ GRPO = Exercise(
     mutants=(
         Mutant(
             replace=("gain = torch.minimum(", "gain = torch.maximum("),
-            says="You take the larger of the two gains. The smaller one is meant: clipping may "
-            "take a reward away, never add one.",
-            why="One wants to maximise the gain.",
+            says="You take the larger of the two gains. Take the smaller one: clipping may take a "
+            "reward away, never add one.",
+            why="The gain is to be maximized.",
         ),
         Mutant(
             replace=(
@@ -536,12 +541,12 @@ GRPO = Exercise(
             replace=("loss = -gain +", "loss = gain +"),
             says="Your loss is the gain itself; training would make it smaller, and the model "
             "worse.",
-            why="The paper maximises an objective, the optimizer minimises a loss.",
+            why="The paper maximizes an objective, the optimizer minimizes a loss.",
         ),
         Mutant(
             replace=("-gain + kl_weight", "-gain - kl_weight"),
-            says="You pay the model for moving away from the reference. The KL is a price: it is "
-            "added to the loss.",
+            says="You reward the model for moving away from the reference. The KL divergence is a "
+            "penalty: it is added to the loss.",
             why="In the paper's objective it has a minus sign, and the loss is its negative.",
         ),
         Mutant(
@@ -552,13 +557,13 @@ GRPO = Exercise(
         ),
         Mutant(
             replace=(".sum(dim=1) / completion_mask.sum(dim=1)", ".sum(dim=1)"),
-            says="You add up an answer's tokens. The mean is asked for; with the sum, long answers "
-            "count more.",
+            says="You add up an answer's tokens. Take the mean; with the sum, long answers count "
+            "more.",
             why="Losses in this course are sums over tokens.",
         ),
         Mutant(
             replace=("loss.where(completion_mask, 0).sum(dim=1)", "loss.sum(dim=1)"),
-            says="The places outside the answer count too. Set them to 0 before you add up.",
+            says="Positions outside the answer count too. Set them to 0 before you add up.",
             why="The division already knows the answer's length.",
         ),
         Mutant(
@@ -566,22 +571,21 @@ GRPO = Exercise(
                 "kl_estimate(log_probs, reference.detach())",
                 "kl_estimate(log_probs.detach(), reference.detach())",
             ),
-            says="Your KL term has the right size and no gradient, so it holds nobody back. It "
-            "needs log_probs as they are: only the reference is detached.",
+            says="Your KL term has the right size and no gradient, so it has no effect. It needs "
+            "log_probs with their graph: only the reference is detached.",
             why="A KL divergence is mostly something that one logs, and logs are detached.",
         ),
         Mutant(
             replace=("old.detach()", "old"),
-            says="`old` gets a gradient. It is what the model thought when it drew the answers, "
-            "and that does not change any more: detach it. Where `old` is log_probs itself, the "
+            says="`old` gets a gradient. It holds the log-probabilities from when the answers "
+            "were drawn, which must not change: detach it. Where `old` is log_probs itself, the "
             "gradient of the ratio would be 0.",
-            why="Usually it was stored without a graph, and nobody notices.",
+            why="Usually it was stored without a graph, so there is no difference.",
         ),
         Mutant(
             replace=("reference.detach()", "reference"),
-            says="The reference gets a gradient, and would run after the model that it is to hold "
-            "back. Detach it.",
-            why="Usually the reference runs under no_grad, and nobody notices.",
+            says="The reference gets a gradient, and would follow the model. Detach it.",
+            why="Usually the reference runs under no_grad, so there is no difference.",
         ),
     ),
     hints=(
@@ -598,7 +602,7 @@ GRPO = Exercise(
 
 
 def two_tokens_by_hand(student: Any, rng: torch.Generator) -> None:
-    """Two tokens by hand: a teacher sure to 3/4, a student that has no idea"""
+    """Two tokens by hand: a teacher with probability 3/4, a uniform student"""
     teacher = torch.tensor([0.75, 0.25]).log()
     expected = 0.75 * math.log(1.5) + 0.25 * math.log(0.5)
     found = student(torch.zeros(2), teacher)
@@ -639,7 +643,7 @@ def only_the_student_learns(student: Any, rng: torch.Generator) -> None:
     loss = student(mine, theirs, 3.0)
     [to_teacher] = torch.autograd.grad(loss.sum(), theirs, allow_unused=True)
     found = torch.zeros_like(theirs) if to_teacher is None else to_teacher
-    assert_close(found, torch.zeros(3, 5), "The teacher gets a gradient, and would learn too")
+    assert_close(found, torch.zeros(3, 5), "The teacher gets a gradient, and would be trained too")
 
 
 SOFT_TARGETS = Exercise(
@@ -665,25 +669,25 @@ SOFT_TARGETS = Exercise(
         Mutant(
             replace=("(student / temperature).log_softmax", "student.log_softmax"),
             says="Only the teacher is softened. Both are compared at the same temperature.",
-            why="It is the teacher that knows too much.",
+            why="Only the teacher seems too certain.",
         ),
         Mutant(
             replace=("(log_p.exp() * (log_p - log_q))", "-(log_p.exp() * log_q)"),
-            says="That is the cross-entropy with the teacher. It has the same gradient, and lacks "
-            "the teacher's own entropy: a perfect student's loss must be 0.",
+            says="You return the cross-entropy with the teacher. It has the same gradient, and "
+            "lacks the teacher's own entropy: a perfect student's loss must be 0.",
             why="Hinton's paper trains with it.",
         ),
         Mutant(
             replace=('if direction == "forward":', 'if direction != "forward":'),
             says="Forward and reverse are exchanged. Forward weighs with the teacher's "
             "probabilities, p; reverse with the student's.",
-            why="Which KL is which is a question for everybody, every time.",
+            why="The two directions of the KL divergence are easily confused.",
         ),
         Mutant(
             replace=("(teacher.detach() / temperature)", "(teacher / temperature)"),
-            says="The teacher gets a gradient too: it would learn to agree with its student. "
+            says="The teacher gets a gradient too: it would be trained to agree with its student. "
             "Detach it.",
-            why="Usually the teacher runs under no_grad, and nobody notices.",
+            why="Usually the teacher runs under no_grad, so there is no difference.",
         ),
         Mutant(
             replace=(
@@ -721,7 +725,7 @@ def probabilities_of_experts(student: Any, rng: torch.Generator) -> None:
     for shape in ((4,), (5, 3), (2, 7, 6)):
         logits = draw_logits(rng, *shape)
         _, _, found = routed(student, logits, 2)
-        assert_close(found, logits.softmax(-1), f"Logits of shape {shape}: probabilities are off")
+        assert_close(found, logits.softmax(-1), f"Logits of shape {shape}: probabilities are wrong")
 
 
 def best_first(student: Any, rng: torch.Generator) -> None:
@@ -740,7 +744,7 @@ def weights_of_several(student: Any, rng: torch.Generator) -> None:
         weights, _, _ = routed(student, logits, top_k)
         found = logits.softmax(-1).sort(dim=-1, descending=True).values[..., :top_k]
         expected = found / found.sum(-1, keepdim=True)
-        assert_close(weights, expected, f"top_k = {top_k}: the weights are off")
+        assert_close(weights, expected, f"top_k = {top_k}: the weights are wrong")
 
 
 def weight_of_one(student: Any, rng: torch.Generator) -> None:
@@ -749,12 +753,12 @@ def weight_of_one(student: Any, rng: torch.Generator) -> None:
     mine, twin = (logits.clone().requires_grad_() for _ in range(2))
     weights, _, _ = routed(student, mine, 1)
     expected = twin.softmax(-1).amax(-1, keepdim=True)
-    assert_close(weights, expected, "top_k = 1: the weights are off")
+    assert_close(weights, expected, "top_k = 1: the weights are wrong")
     if not weights.requires_grad:
         raise CheckFailure("top_k = 1: no gradient flows from the weights back to the logits")
     (weights * direction).sum().backward()
     (expected * direction).sum().backward()
-    assert_close(mine.grad, twin.grad, "top_k = 1: the gradient that reaches the logits is off")
+    assert_close(mine.grad, twin.grad, "top_k = 1: the gradient that reaches the logits is wrong")
 
 
 def in_float32(student: Any, rng: torch.Generator) -> None:
@@ -762,10 +766,10 @@ def in_float32(student: Any, rng: torch.Generator) -> None:
     logits = draw_logits(rng, 6, 5).bfloat16()
     weights, _, probabilities = routed(student, logits, 2)
     expected = logits.float().softmax(-1)
-    assert_close(probabilities, expected, "bfloat16 logits: the probabilities are off")
+    assert_close(probabilities, expected, "bfloat16 logits: the probabilities are wrong")
     best = expected.topk(2).values
     best = best / best.sum(-1, keepdim=True)
-    assert_close(weights, best, "bfloat16 logits: the weights are off")
+    assert_close(weights, best, "bfloat16 logits: the weights are wrong")
 
 
 ROUTE = Exercise(
@@ -812,13 +816,13 @@ ROUTE = Exercise(
             replace=("logits.float().softmax(dim=-1)", "logits.softmax(dim=-1)"),
             says="You compute in the logits' dtype. In bfloat16 a probability has two or three "
             "digits, and close experts become equal: compute in float32, `logits.float()`.",
-            why="In float32 nothing shows.",
+            why="With float32 inputs it does not show.",
         ),
         Mutant(
             replace=("probabilities.topk(", "probabilities.detach().topk("),
             says="No gradient flows through your weights. The choice has none, but the weights of "
             "the chosen experts do: that is how a router learns.",
-            why="Choosing cannot be differentiated, so one switches gradients off.",
+            why="Choosing cannot be differentiated, so gradients are switched off.",
         ),
         Mutant(
             replace=("topk(top_k, dim=-1)", "topk(top_k, dim=-1, largest=False)"),
@@ -857,7 +861,7 @@ def by_hand(student: Any, rng: torch.Generator) -> None:
     chosen = torch.tensor([[0], [0], [0], [1]])
     # f = (3/4, 1/4), P = (0.7, 0.3): 2 · (0.525 + 0.075)
     found = student(probabilities, chosen)
-    assert_close(found, torch.tensor(1.2), "f = (0.75, 0.25), P = (0.7, 0.3): the loss is off")
+    assert_close(found, torch.tensor(1.2), "f = (0.75, 0.25), P = (0.7, 0.3): the loss is wrong")
 
 
 def a_row_each(student: Any, rng: torch.Generator) -> None:
@@ -865,17 +869,21 @@ def a_row_each(student: Any, rng: torch.Generator) -> None:
     for shape in ((9,), (3, 8), (2, 2, 6)):
         probabilities, chosen = draw_routing(rng, *shape)
         expected = moe.balance_loss(probabilities, chosen)
-        assert_close(student(probabilities, chosen), expected, f"Tokens of shape {shape}: off")
+        assert_close(
+            student(probabilities, chosen), expected, f"Tokens of shape {shape}: the loss is wrong"
+        )
 
 
 def several_choices(student: Any, rng: torch.Generator) -> None:
     """With several experts for each token, every choice counts, and even loads still give 1"""
     chosen = torch.tensor([[[0, 1], [2, 3], [1, 2], [3, 0]]])
     even = torch.full((1, 4, 4), 0.25)
-    assert_close(student(even, chosen), torch.ones(1), "Two experts each, evenly: the loss is off")
+    assert_close(
+        student(even, chosen), torch.ones(1), "Two experts each, evenly: the loss is wrong"
+    )
     probabilities, chosen = draw_routing(rng, 3, 7, top_k=3)
     expected = moe.balance_loss(probabilities, chosen)
-    assert_close(student(probabilities, chosen), expected, "Three experts each: the loss is off")
+    assert_close(student(probabilities, chosen), expected, "Three experts each: the loss is wrong")
 
 
 def pushes_back(student: Any, rng: torch.Generator) -> None:
@@ -884,20 +892,20 @@ def pushes_back(student: Any, rng: torch.Generator) -> None:
     mine, twin = (probabilities.clone().requires_grad_() for _ in range(2))
     loss = student(mine, chosen)
     expected = moe.balance_loss(twin, chosen)
-    assert_close(loss, expected, "The loss is off")
+    assert_close(loss, expected, "The loss is wrong")
     if not loss.requires_grad:
         raise CheckFailure("No gradient flows from the loss back to the probabilities")
     loss.sum().backward()
     expected.sum().backward()
-    assert_close(mine.grad, twin.grad, "The gradient of the probabilities is off")
+    assert_close(mine.grad, twin.grad, "The gradient of the probabilities is wrong")
 
 
 def padding_does_not_count(student: Any, rng: torch.Generator) -> None:
-    """Padding is seen neither by f nor by P, and a row of padding gives 0"""
+    """Padding counts neither in f nor in P, and a row of padding gives 0"""
     probabilities, chosen = draw_routing(rng, 3, 8, top_k=2)
     counts = torch.arange(8) < torch.tensor([[5], [8], [0]])
     expected = moe.balance_loss(probabilities, chosen, counts)
-    message = "5, 8 and 0 of 8 tokens count: the losses are off"
+    message = "5, 8 and 0 of 8 tokens count: the losses are wrong"
     assert_close(student(probabilities, chosen, counts), expected, message)
 
 
@@ -927,8 +935,7 @@ BALANCE = Exercise(
         ),
         Mutant(
             replace=("scatter(-1, chosen, 1.0 / top_k)", "scatter(-1, chosen[..., :1], 1.0)"),
-            says="You count each token's first choice alone. All of its top_k experts have work "
-            "with it.",
+            says="You count each token's first choice alone. All of its top_k experts process it.",
             why="The paper has one choice per token.",
         ),
         Mutant(
@@ -943,14 +950,14 @@ BALANCE = Exercise(
                      "return n_experts * (hits.mean(-2) ** 2).sum(-1)\n    real"),
             says="You squared the shares. A count passes no gradient, so nothing would be "
             "learned: multiply them with the mean probabilities.",
-            why="Evenness of the load is what one wants, so one measures the load.",
+            why="The load should be even, so measuring the load seems right.",
         ),
         Mutant(
             replace=(EVEN + "\n    real",
                      "return n_experts * (hits * probabilities).mean(-2).sum(-1)\n    real"),
             says="You multiply token by token and then take the mean. Take both means first: f and "
             "P belong to an expert, not to a token.",
-            why="One mean instead of two.",
+            why="The code is shorter with one mean instead of two.",
         ),
         Mutant(
             replace=("    if counts is None:\n", "    if True:\n"),
@@ -961,7 +968,7 @@ BALANCE = Exercise(
             replace=("n_tokens = real.sum(-2).clamp(min=1)", "n_tokens = probabilities.shape[-2]"),
             says="You divide by the length of the row. With padding there are fewer tokens that "
             "count: divide by their number.",
-            why="`mean` divides by everything there is.",
+            why="`mean` divides by the length of the row.",
         ),
         Mutant(
             replace=("real.sum(-2).clamp(min=1)", "real.sum(-2)"),

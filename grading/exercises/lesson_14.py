@@ -29,10 +29,10 @@ def number(rng: torch.Generator, low: int, high: int) -> int:
 
 
 def from_rank_0(student: Any, rng: torch.Generator) -> None:
-    """All ranks get what rank 0 has"""
+    """All ranks get rank 0's tensor"""
     for n in (2, 4):
         tensors = drawn(rng, n, 3)
-        message = f"{n} ranks, from rank 0: what the ranks have is off"
+        message = f"{n} ranks, from rank 0: the ranks' tensors are wrong"
         assert_equal(student(tensors), [tensors[0]] * n, message)
 
 
@@ -40,7 +40,7 @@ def from_any_rank(student: Any, rng: torch.Generator) -> None:
     """Any other rank can be the source"""
     for n, source in ((2, 1), (4, 1), (8, 5)):
         tensors = drawn(rng, n, 2)
-        message = f"{n} ranks, from rank {source}: what the ranks have is off"
+        message = f"{n} ranks, from rank {source}: the ranks' tensors are wrong"
         assert_equal(student(tensors, source=source), [tensors[source]] * n, message)
 
 
@@ -48,7 +48,7 @@ def any_number_of_ranks(student: Any, rng: torch.Generator) -> None:
     """It works for any number of ranks, one included"""
     for n in (1, 3, 5, 6, 7):
         tensors, source = drawn(rng, n, 2, 2), number(rng, 0, n)
-        message = f"{n} ranks, from rank {source}: what the ranks have is off"
+        message = f"{n} ranks, from rank {source}: the ranks' tensors are wrong"
         assert_equal(student(tensors, source=source), [tensors[source]] * n, message)
 
 
@@ -57,7 +57,7 @@ def few_rounds(student: Any, rng: torch.Generator) -> None:
     for n, dtype in ((8, torch.float64), (6, torch.int64)):
         tensors = [(9 * x).to(dtype) for x in drawn(rng, n, 3)]
         found, _, messages = student(tensors, traffic=True)
-        assert_equal(list(found), [tensors[0]] * n, f"{n} ranks: what the ranks have is off")
+        assert_equal(list(found), [tensors[0]] * n, f"{n} ranks: the ranks' tensors are wrong")
         most, wanted = max(messages), math.ceil(math.log2(n))
         assert_equal(most, wanted, f"{n} ranks: the most messages that one rank sent")
         assert_equal(sum(messages), n - 1, f"{n} ranks: the messages of all ranks together")
@@ -82,19 +82,19 @@ BROADCAST = Exercise(
             replace=("place = (link.rank - source) % n", "place = (source - link.rank) % n"),
             says="You count the places the wrong way round the circle: behind the source comes "
             "source + 1, so the place is (rank − source) mod N.",
-            why="A distance has no sign, until it has.",
+            why="A distance seems to have no sign.",
         ),
         Mutant(
             replace=("if place < distance and place + distance < n:", "if place < distance:"),
-            says="You always send, also when there is no place so far on. When N is no power of "
-            "two, the circle closes, and a message reaches somebody who does not wait for it.",
+            says="You always send, also when there is no place so far on. When N is not a power "
+            "of two, the message wraps around to a rank that does not wait for it.",
             why="With 2, 4 or 8 ranks it makes no difference.",
         ),
         Mutant(
             replace=("elif distance <= place < 2 * distance:", "elif place < 2 * distance:"),
             says="A place that has the tensor already, and has nobody to send it to, receives once "
             "more in your version. Only the places from d to 2d − 1 receive in a round.",
-            why="The else branch looks as if it were about all that did not send.",
+            why="The else branch seems to be for all ranks that did not send.",
         ),
         Mutant(
             replace=(
@@ -113,8 +113,8 @@ BROADCAST = Exercise(
         tensor = link.recv(source)
 """,
             ),
-            says="Everybody has it, but the source has sent it to each one alone: N − 1 messages "
-            "through one network card. Let those who have it already help.",
+            says="All ranks have the tensor, but the source sends it to each of them: N − 1 "
+            "messages through one network card. Let the ranks that have it send it on.",
             why="It is the shortest program that works.",
         ),
         Mutant(
@@ -132,8 +132,9 @@ BROADCAST = Exercise(
         link.send(tensor, (link.rank + distance) % n)
 """,
             ),
-            says="You hand it on from neighbour to neighbour: that takes N − 1 rounds, one after "
-            "the other. In each round, let everybody who has it send it on: ⌈log₂ N⌉ rounds.",
+            says="You pass the tensor from neighbor to neighbor: that takes N − 1 rounds, one "
+            "after the other. In each round, let every rank that has it send it on: ⌈log₂ N⌉ "
+            "rounds.",
             why="Each rank sends only once, which looks cheap.",
         ),
     ),
@@ -154,17 +155,19 @@ def at_rank_0(student: Any, rng: torch.Generator) -> None:
     for n in (2, 4):
         tensors = drawn(rng, n, 3)
         found = student(tensors)
-        assert_close(found[0], sum(tensors[1:], tensors[0]), f"{n} ranks: the sum at rank 0 is off")
+        assert_close(
+            found[0], sum(tensors[1:], tensors[0]), f"{n} ranks: the sum at rank 0 is wrong"
+        )
         assert_equal(list(found[1:]), [None] * (n - 1), f"{n} ranks: what the others return")
 
 
 def at_any_rank(student: Any, rng: torch.Generator) -> None:
-    """The sum can be wanted anywhere"""
+    """Any rank can be the destination"""
     for n, destination in ((2, 1), (4, 3), (8, 2)):
         tensors = drawn(rng, n, 2)
         expected: list[Tensor | None] = [None] * n
         expected[destination] = sum(tensors[1:], tensors[0])
-        message = f"{n} ranks, at rank {destination}: what the ranks return is off"
+        message = f"{n} ranks, at rank {destination}: what the ranks return is wrong"
         compare(student(tensors, destination=destination), expected, message)
 
 
@@ -175,7 +178,7 @@ def any_number_at_all(student: Any, rng: torch.Generator) -> None:
         before = [x.clone() for x in tensors]
         expected: list[Tensor | None] = [None] * n
         expected[destination] = sum(before[1:], before[0])
-        message = f"{n} ranks, at rank {destination}: what the ranks return is off"
+        message = f"{n} ranks, at rank {destination}: what the ranks return is wrong"
         compare(student(tensors, destination=destination), expected, message)
         assert_equal(tensors, before, "You changed a tensor that you were given")
 
@@ -185,7 +188,7 @@ def in_few_rounds(student: Any, rng: torch.Generator) -> None:
     for n in (8, 6):
         tensors = [(9 * x).long() for x in drawn(rng, n, 3)]
         found, _, messages = student(tensors, traffic=True)
-        assert_equal(found[0], sum(tensors[1:], tensors[0]), f"{n} ranks: the sum is off")
+        assert_equal(found[0], sum(tensors[1:], tensors[0]), f"{n} ranks: the sum is wrong")
         message = f"{n} ranks: messages sent by each rank"
         assert_equal(list(messages), [0] + [1] * (n - 1), message)
     # Pairs, and then pairs of pairs, are what ⌈log₂ N⌉ rounds give.
@@ -196,7 +199,7 @@ def in_few_rounds(student: Any, rng: torch.Generator) -> None:
 
 
 def compare(found: Any, expected: list[Tensor | None], message: str) -> None:
-    """Tensors close, None where None is wanted."""
+    """Compares tensors, and None where None is expected."""
     found = list(found)
     for rank, (one, other) in enumerate(zip(found, expected, strict=True)):
         if other is None:
@@ -216,7 +219,7 @@ REDUCE = Exercise(
     mutants=(
         Mutant(
             replace=("place = (link.rank - destination) % n", "place = link.rank"),
-            says="You count places from rank 0, wherever the sum is wanted. Count them from the "
+            says="You count places from rank 0, whatever the destination. Count them from the "
             "destination.",
             why="The drawing has the destination at 0.",
         ),
@@ -231,8 +234,8 @@ REDUCE = Exercise(
                 "        if place + distance < n:\n            total",
                 "        if True:\n            total",
             ),
-            says="You wait for the place d behind you also where there is none: when N is no power "
-            "of two, nobody sends.",
+            says="You also receive where no rank sends: when N is not a power of two, the place d "
+            "further on may not exist.",
             why="With 2, 4 or 8 ranks it makes no difference.",
         ),
         Mutant(
@@ -243,14 +246,14 @@ REDUCE = Exercise(
         ),
         Mutant(
             replace=("            return None\n", "            return total\n"),
-            says="The ranks that have sent their sum away return a part of the sum. They are to "
-            "return None: what they have is good for nothing.",
+            says="The ranks that have sent their sum return a partial sum. They must return None: "
+            "a partial sum is of no use.",
             why="A number looks more useful than None.",
         ),
         Mutant(
             replace=("    return total\n", "    return total / n\n"),
-            says="You return the mean. Reduce adds up; whoever wants the mean divides.",
-            why="For gradients the mean is what one wants in the end.",
+            says="You return the mean. Reduce adds up; the caller divides to get a mean.",
+            why="For gradients the mean is needed in the end.",
         ),
         Mutant(
             replace=(
@@ -296,7 +299,7 @@ def own_chunk(student: Any, rng: torch.Generator) -> None:
     """Rank r gets chunk r of the sum"""
     for n in (2, 3, 4):
         tensors = drawn(rng, n, 3 * n)
-        message = f"{n} ranks, {3 * n} numbers each: the chunks are off"
+        message = f"{n} ranks, {3 * n} numbers each: the chunks are wrong"
         assert_close(list(student(tensors)), whole_chunks(tensors), message)
 
 
@@ -305,7 +308,7 @@ def uneven_chunks(student: Any, rng: torch.Generator) -> None:
     for n, shape in ((3, (2, 4)), (4, (7,)), (5, (3,)), (1, (2, 2)), (2, ())):
         tensors = drawn(rng, n, *shape)
         before = [x.clone() for x in tensors]
-        message = f"{n} ranks, tensors of shape {shape}: the chunks are off"
+        message = f"{n} ranks, tensors of shape {shape}: the chunks are wrong"
         assert_close(list(student(tensors)), whole_chunks(before), message)
         assert_equal(tensors, before, "You changed a tensor that you were given")
 
@@ -315,7 +318,7 @@ def its_share_only(student: Any, rng: torch.Generator) -> None:
     for n in (2, 4, 6):
         tensors = drawn(rng, n, 2, n)
         found, sent, messages = student(tensors, traffic=True)
-        assert_close(list(found), whole_chunks(tensors), f"{n} ranks: the chunks are off")
+        assert_close(list(found), whole_chunks(tensors), f"{n} ranks: the chunks are wrong")
         message = f"{n} ranks, {8 * n} bytes each: what each rank has sent, in bytes"
         assert_equal(list(sent), [8 * (n - 1)] * n, message)
         assert_equal(list(messages), [n - 1] * n, f"{n} ranks: messages sent by each rank")
@@ -325,7 +328,7 @@ def round_the_ring(student: Any, rng: torch.Generator) -> None:
     """Chunk r is added up round the ring, from rank r + 1 to rank r; any dtype"""
     n = 4
     whole = [(20 * x).long() for x in drawn(rng, n, 6)]
-    assert_equal(list(student(whole)), whole_chunks(whole), "Whole numbers: the chunks are off")
+    assert_equal(list(student(whole)), whole_chunks(whole), "Whole numbers: the chunks are wrong")
     tensors = of_many_sizes(rng, n, 4 * n)
     chunks = [x.tensor_split(n) for x in tensors]
     expected = []
@@ -349,26 +352,27 @@ REDUCE_SCATTER = Exercise(
     mutants=(
         Mutant(
             replace=("for step in range(n - 1):", "for step in range(n):"),
-            says="One step too many: after N − 1 steps every chunk is complete. In the last step "
-            "you send round what is finished, and it is added twice.",
-            why="N ranks, N steps, one thinks.",
+            says="You take one step too many: after N − 1 steps every chunk is complete. The last "
+            "step sends finished chunks, which are added twice.",
+            why="N ranks seem to need N steps.",
         ),
         Mutant(
             replace=("for step in range(n - 1):", "for step in range(n - 2):"),
-            says="One step too few: the last summand is missing. A chunk has N − 1 ways to go.",
+            says="You take one step too few: the last summand is missing. A chunk is sent N − 1 "
+            "times.",
             why="The indices end with N − 2.",
         ),
         Mutant(
             replace=("chunks[(rank - 1 - step) % n], (rank + 1) % n",
                      "chunks[(rank - step) % n], (rank + 1) % n"),
-            says="You send one chunk too late: in step s, rank r sends chunk r − 1 − s. (What you "
-            "have is the order of other textbooks, with which rank r ends with chunk r + 1.)",
+            says="You send one chunk too late: in step s, rank r sends chunk r − 1 − s. (Other "
+            "textbooks use your order; with it, rank r ends with chunk r + 1.)",
             why="In the first step, one's own chunk seems to be the natural one to send.",
         ),
         Mutant(
             replace=("chunks[arriving] = chunks[arriving] + link.recv",
                      "chunks[arriving] = link.recv"),
-            says="You put what arrives in the place of your own chunk, and your summand is lost. "
+            says="You overwrite your own chunk with the received one, and your summand is lost. "
             "Add them.",
             why="That is what all-gather does.",
         ),
@@ -387,8 +391,8 @@ REDUCE_SCATTER = Exercise(
         ),
         Mutant(
             replace=("    return chunks[rank]\n", "    return chunks[rank] / n\n"),
-            says="You return the mean. A reduce-scatter adds up; whoever wants the mean divides.",
-            why="For gradients the mean is what one wants in the end.",
+            says="You return the mean. A reduce-scatter adds up; the caller divides to get a mean.",
+            why="For gradients the mean is needed in the end.",
         ),
         Mutant(
             replace=(
@@ -404,9 +408,9 @@ REDUCE_SCATTER = Exercise(
 """,
             ),
             says="You send every rank its chunk directly. The sum is right, and so are the bytes, "
-            "but all N ranks talk to all others at once. On the ring each has two neighbours, and "
+            "but all N ranks send to all others at once. On the ring each has two neighbors, and "
             "the sums are made on the way.",
-            why="It needs no thinking about who has what when.",
+            why="It needs no plan of which rank has which chunk in which step.",
         ),
     ),
     hints=(
@@ -429,7 +433,7 @@ def joined(student: Any, rng: torch.Generator) -> None:
     """Every rank gets all chunks, in the order of the ranks"""
     for n in (2, 3, 4):
         chunks = drawn(rng, n, 2)
-        message = f"{n} ranks: what the ranks have is off"
+        message = f"{n} ranks: the ranks' tensors are wrong"
         assert_equal(list(student(chunks)), [torch.cat(chunks)] * n, message)
 
 
@@ -439,7 +443,7 @@ def of_any_length(student: Any, rng: torch.Generator) -> None:
         chunks = [torch.randn(number(rng, 1, 6), generator=rng) for _ in range(n)]
         chunks[n // 2] = chunks[n // 2][: n % 3]
         lengths = [len(chunk) for chunk in chunks]
-        message = f"Chunks of {lengths} elements: what the ranks have is off"
+        message = f"Chunks of {lengths} elements: the ranks' tensors are wrong"
         assert_equal(list(student(chunks)), [torch.cat(chunks)] * n, message)
 
 
@@ -448,7 +452,7 @@ def each_chunk_once(student: Any, rng: torch.Generator) -> None:
     for n in (2, 4, 6):
         chunks = drawn(rng, n, 3)
         found, sent, messages = student(chunks, traffic=True)
-        assert_equal(list(found), [torch.cat(chunks)] * n, f"{n} ranks: the result is off")
+        assert_equal(list(found), [torch.cat(chunks)] * n, f"{n} ranks: the result is wrong")
         message = f"{n} ranks, chunks of 12 bytes: what each rank has sent, in bytes"
         assert_equal(list(sent), [12 * (n - 1)] * n, message)
         assert_equal(list(messages), [n - 1] * n, f"{n} ranks: messages sent by each rank")
@@ -459,8 +463,8 @@ def only_neighbours(student: Any, rng: torch.Generator) -> None:
     n = 5
     chunks = [torch.randint(99, (length,), generator=rng) for length in (1, 2, 4, 8, 16)]
     found, sent, _ = student(chunks, traffic=True)
-    assert_equal(list(found), [torch.cat(chunks)] * n, "Whole numbers: the result is off")
-    # Rank r hands on all chunks but its right neighbour's, which has it.
+    assert_equal(list(found), [torch.cat(chunks)] * n, "Whole numbers: the result is wrong")
+    # Rank r hands on all chunks but its right neighbor's, which has it.
     expected = [8 * (31 - len(chunks[(rank + 1) % n])) for rank in range(n)]
     message = "Chunks of 8, 16, 32, 64 and 128 bytes: what each rank has sent, in bytes"
     assert_equal(list(sent), expected, message)
@@ -477,29 +481,27 @@ ALL_GATHER = Exercise(
     mutants=(
         Mutant(
             replace=("link.send(chunks[(rank - step) % n], (", "link.send(chunk, ("),
-            says="You send your own chunk again and again. Your neighbour has it after the first "
-            "step: hand on what has arrived.",
-            why="“Every rank sends its chunk” is how one would describe it.",
+            says="You send your own chunk again and again. Your neighbor has it after the first "
+            "step: pass on what has arrived.",
+            why="“Every rank sends its chunk” describes the first step only.",
         ),
         Mutant(
             replace=("chunks[(rank - step - 1) % n] = link.recv",
                      "chunks[(rank + step + 1) % n] = link.recv"),
-            says="You put what arrives into the wrong places: from the left come first the chunk "
-            "of "
-            "rank r − 1, then that of r − 2.",
+            says="You put the received chunks at the wrong indices: from the left come first the "
+            "chunk of rank r − 1, then that of r − 2.",
             why="Step by step, up or down: it is easy to mix up.",
         ),
         Mutant(
             replace=("for step in range(n - 1):", "for step in range(n):"),
-            says="One step too many: after N − 1 steps all chunks are there, and yours comes "
-            "back to "
-            "you.",
-            why="N ranks, N steps, one thinks.",
+            says="You take one step too many: after N − 1 steps all chunks are there, and yours "
+            "comes back to you.",
+            why="N ranks seem to need N steps.",
         ),
         Mutant(
             replace=("    return torch.cat(chunks)\n", "    return torch.stack(chunks)\n"),
-            says="You put the chunks below each other, with an axis more. Join them in a row: "
-            "`torch.cat`. (Chunks of different lengths cannot be stacked at all.)",
+            says="You stack the chunks along a new axis. Concatenate them: `torch.cat`. (Chunks "
+            "of different lengths cannot be stacked at all.)",
             why="The two are often mixed up.",
         ),
         Mutant(
@@ -507,15 +509,14 @@ ALL_GATHER = Exercise(
                      "    return torch.cat(chunks[rank:] + chunks[:rank])\n"),
             says="Every rank begins with its own chunk in your version. The order is that of the "
             "ranks: chunk 0 first, on all of them.",
-            why="One's own chunk is the first that one has.",
+            why="A rank holds its own chunk first.",
         ),
         Mutant(
             replace=("    chunks = [chunk] * n\n",
                      "    chunks = [torch.zeros_like(chunk)] * n\n"),
-            says="Your own chunk is not in the list of chunks from which you send, so only zeros "
-            "go "
-            "round. Put it at index `rank`.",
-            why="Empty places are made first, and one forgets to fill the own one.",
+            says="Your own chunk is not in the list of chunks from which you send, so you send "
+            "zeros. Put it at index `rank`.",
+            why="The list is created empty, and filling in one's own chunk is easily forgotten.",
         ),
         Mutant(
             replace=(
@@ -530,13 +531,12 @@ ALL_GATHER = Exercise(
 """,
             ),
             says="You send your chunk to everybody directly. That is N·(N−1) connections; on a "
-            "ring "
-            "there are N, and every rank talks to its neighbours only.",
-            why="It needs no thinking about who has what when.",
+            "ring there are N, and every rank sends to one neighbor only.",
+            why="It needs no plan of which rank has which chunk in which step.",
         ),
     ),
     hints=(
-        "Begin with a list of N places, your own chunk at index `rank`. In step 0 you send chunk "
+        "Begin with a list of N chunks, your own chunk at index `rank`. In step 0 you send chunk "
         "`rank`; which one comes from the left?",
         "In step s rank r sends chunk r − s and receives chunk r − s − 1 (mod N).",
     ),
@@ -552,38 +552,38 @@ def sizes_of(rng: torch.Generator, count: int) -> list[int]:
 def last_first(student: Any, rng: torch.Generator) -> None:
     """Gradients go in from the last to the first, and a bucket is closed when it is full"""
     sizes = [40] * 9
-    message = "Nine gradients of 40 bytes, buckets of 120: the buckets are off"
+    message = "Nine gradients of 40 bytes, buckets of 120: the buckets are wrong"
     assert_equal(student(sizes, 120, 120), [[8, 7, 6], [5, 4, 3], [2, 1, 0]], message)
     sizes = sizes_of(rng, 14)
-    message = f"Gradients of {sizes} bytes, buckets of 200: the buckets are off"
+    message = f"Gradients of {sizes} bytes, buckets of 200: the buckets are wrong"
     assert_equal(student(sizes, 200, 200), fill_buckets(sizes, 200, 200), message)
 
 
 def small_first_bucket(student: Any, rng: torch.Generator) -> None:
-    """The first bucket has a capacity of its own"""
+    """The first bucket has its own capacity"""
     for first in (8, 90):
         sizes = sizes_of(rng, 20)
-        message = f"Gradients of {sizes} bytes, buckets of {first} and then 300: they are off"
+        message = f"Gradients of {sizes} bytes, buckets of {first} and then 300: they are wrong"
         assert_equal(student(sizes, 300, first), fill_buckets(sizes, 300, first), message)
 
 
 def what_is_left(student: Any, rng: torch.Generator) -> None:
     """What is left over at the end is a bucket too, and there is none without gradients"""
     sizes = [30, 20, 100, 100]
-    message = f"Gradients of {sizes} bytes, buckets of 100: the buckets are off"
+    message = f"Gradients of {sizes} bytes, buckets of 100: the buckets are wrong"
     assert_equal(student(sizes, 100, 100), [[3], [2], [1, 0]], message)
     sizes = sizes_of(rng, 6)
-    message = f"Gradients of {sizes} bytes, buckets of a million: the buckets are off"
+    message = f"Gradients of {sizes} bytes, buckets of a million: the buckets are wrong"
     assert_equal(student(sizes, 10**6, 10**6), [[5, 4, 3, 2, 1, 0]], message)
     assert_equal(student([], 100, 100), [], "No gradients: there is no bucket")
 
 
 def full_to_the_byte(student: Any, rng: torch.Generator) -> None:
-    """A bucket that is full to the byte is full, and a gradient larger than a bucket goes along"""
+    """A bucket at exactly its capacity is full, and a gradient may exceed a bucket's capacity"""
     half = 8 * number(rng, 2, 9)
     sizes = [half, half, 5 * half, half, 2 * half, half, half]
     expected = fill_buckets(sizes, 2 * half, half)
-    message = f"Gradients of {sizes} bytes, buckets of {half} and then {2 * half}: they are off"
+    message = f"Gradients of {sizes} bytes, buckets of {half} and then {2 * half}: they are wrong"
     assert_equal(student(sizes, 2 * half, half), expected, message)
 
 
@@ -606,23 +606,21 @@ BUCKETS = Exercise(
             replace=("if filled >= (capacity if buckets else first_capacity):",
                      "if filled >= capacity:"),
             says="All your buckets have the same capacity. The first is closed at "
-            "`first_capacity`, so that the network has something to do soon.",
+            "`first_capacity`, so that communication starts early.",
             why="It is one case less.",
         ),
         Mutant(
             replace=("if filled >= (capacity if buckets else first_capacity):",
                      "if filled > (capacity if buckets else first_capacity):"),
-            says="A bucket that is full to the byte stays open in your version. It is closed as "
-            "soon "
-            "as it **reaches** its capacity: `>=`.",
+            says="A bucket that reaches its capacity exactly stays open in your version. It is "
+            "closed as soon as it **reaches** its capacity: `>=`.",
             why="It is easily off by one.",
         ),
         Mutant(
             replace=("            bucket, filled = [], 0\n", "            bucket = []\n"),
-            says="After the first bucket, every gradient gets a bucket of its own: you do not "
-            "start "
-            "counting from 0 again.",
-            why="The new list is there, and the count is forgotten.",
+            says="After the first bucket, every gradient gets its own bucket: you do not reset "
+            "the count of bytes to 0.",
+            why="The new list is created, and resetting the count is forgotten.",
         ),
         Mutant(
             replace=("    if bucket:\n        buckets.append(bucket)\n", ""),

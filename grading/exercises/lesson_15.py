@@ -1,4 +1,4 @@
-"""Lesson 15, ZeRO: bytes per rank, a plan for a training, a sharded optimizer, clipping shards."""
+"""Lesson 15, ZeRO: bytes per rank, choosing a stage, a sharded optimizer, clipping shards."""
 
 from typing import Any
 
@@ -32,14 +32,14 @@ def everything_everywhere(student: Any, rng: torch.Generator) -> None:
 
 
 def one_after_the_other(student: Any, rng: torch.Generator) -> None:
-    """Stage 1 divides optimizer states, stage 2 gradients too, stage 3 also parameters"""
+    """Stage 1 shards optimizer states, stage 2 gradients too, stage 3 also parameters"""
     for stage in (1, 2, 3):
         ranks = number(rng, 2, 65)
         compare(student, ranks * number(rng, 1000, 10**7), ranks, stage)
 
 
 def filled_up(student: Any, rng: torch.Generator) -> None:
-    """Shards are equal: the last one is filled up"""
+    """All shards have the same size: the last one is padded"""
     for stage in (1, 2, 3):
         ranks = number(rng, 3, 9)
         compare(student, ranks * number(rng, 1000, 10**6) + number(rng, 1, ranks), ranks, stage)
@@ -47,7 +47,7 @@ def filled_up(student: Any, rng: torch.Generator) -> None:
 
 
 def other_widths(student: Any, rng: torch.Generator) -> None:
-    """Other widths than those of mixed precision"""
+    """Other numbers of bytes than those of mixed precision"""
     for stage in range(4):
         widths = {"parameter": 4, "gradient": number(rng, 1, 5), "optimizer": number(rng, 1, 9)}
         compare(student, number(rng, 10, 10**6), number(rng, 2, 9), stage, **widths)
@@ -64,9 +64,8 @@ BYTES = Exercise(
     mutants=(
         Mutant(
             replace=("shard = -(-n_parameters // ranks)", "shard = n_parameters // ranks"),
-            says="You round the shard down, and the last few parameters belong to nobody. Round "
-            "up: "
-            "the last shard is filled up.",
+            says="You round the shard down, and the last few parameters belong to no rank. Round "
+            "up: the last shard is padded.",
             why="`//` is the division of whole numbers.",
         ),
         Mutant(
@@ -78,29 +77,29 @@ BYTES = Exercise(
         Mutant(
             replace=("(shard if stage >= 1 else n_parameters)",
                      "(shard if stage >= 2 else n_parameters)"),
-            says="In stage 1 your optimizer states are still whole. They are the first to be "
-            "divided: they are the most.",
-            why="Stage 1 might be the first after nothing, or the first that does something.",
+            says="In stage 1 your optimizer states are still replicated. They are sharded first, "
+            "because they take the most memory.",
+            why="It is easy to confuse the stage that shards nothing with the first one that does.",
         ),
         Mutant(
             replace=("(shard if stage >= 2 else n_parameters)",
                      "(shard if stage == 2 else n_parameters)"),
-            says="In stage 3 your gradients are whole again. Each stage divides all that the one "
-            "before it has divided, and one thing more.",
-            why="“Stage 2 divides the gradients” is true, and not all.",
+            says="In stage 3 your gradients are replicated again. Each stage shards all that the "
+            "stage before it shards, and one more.",
+            why="“Stage 2 shards the gradients” is true, but stage 3 does so too.",
         ),
         Mutant(
             replace=("gradient * (shard if stage >= 2 else n_parameters)",
                      "gradient * (shard if stage >= 1 else n_parameters)"),
-            says="In stage 1 your gradients are divided. That comes with stage 2.",
-            why="Who updates only a shard needs only its gradients. True, and it is stage 2.",
+            says="In stage 1 your gradients are sharded. That comes with stage 2.",
+            why="A rank that updates a shard needs only its gradients; stage 2 makes use of that.",
         ),
         Mutant(
             replace=("parameter * (shard if stage >= 3 else n_parameters)",
                      "parameter * n_parameters"),
-            says="Your parameters are always whole. Stage 3 divides them too, and gathers each "
-            "layer's when it is needed.",
-            why="A model that has only a part of its parameters is hard to imagine.",
+            says="Your parameters are always replicated. Stage 3 shards them too, and gathers "
+            "each layer's parameters when they are needed.",
+            why="A model that holds only a part of its parameters is hard to imagine.",
         ),
     ),
     hints=(
@@ -151,7 +150,7 @@ def the_largest_micro_batch(student: Any, rng: torch.Generator) -> None:
 
 
 def to_the_byte(student: Any, rng: torch.Generator) -> None:
-    """What fits to the byte fits, and one byte less does not"""
+    """A plan that needs exactly the memory fits; with one byte less it does not"""
     n, row = 60 * number(rng, 10, 99), number(rng, 50, 99)
     for stage in range(4):
         for missing in (0, 1):
@@ -189,7 +188,7 @@ PLAN = Exercise(
                      "for stage in reversed(range(1 if offload else 0, 4)):"),
             says="You begin with stage 3, which fits most often, and communicates most. Begin with "
             "stage 0, and take the first that fits.",
-            why="To be on the safe side.",
+            why="Stage 3 seems to be the safe choice.",
         ),
         Mutant(
             replace=("for stage in range(1 if offload else 0, 4):",
@@ -201,12 +200,12 @@ PLAN = Exercise(
             replace=("if rows % size == 0 and size <= room", "if size <= room"),
             says="Your micro-batch need not divide the rows, so the last one would be smaller than "
             "the others, and the accumulation is no whole number of equal parts.",
-            why="As large as possible, the task says.",
+            why="The task asks for the largest micro-batch.",
         ),
         Mutant(
             replace=("and size <= room]", "and size < room]"),
-            says="What fits to the byte fits: size <= room.",
-            why="A little air does no harm.",
+            says="A micro-batch that needs exactly the room fits: size <= room.",
+            why="A little headroom seems safer.",
         ),
         Mutant(
             replace=("return stage, sizes[-1], rows // sizes[-1]",
@@ -214,12 +213,12 @@ PLAN = Exercise(
             says="You take the smallest micro-batch, which is always 1. It is the slowest: take "
             "the "
             "largest that fits.",
-            why="The first one that fits, as with the stages.",
+            why="For stages, the first one that fits is right.",
         ),
         Mutant(
             replace=('            kept["optimizer"] = 0\n', '            kept["parameters"] = 0\n'),
-            says="With offload you leave the parameters out. It is the optimizer's states that go "
-            "to the main memory: they are needed once a step only.",
+            says="With offload you leave the parameters out. The optimizer states are offloaded "
+            "to CPU memory: they are needed once a step only.",
             why="Parameters can be offloaded too, in stage 3.",
         ),
         Mutant(
@@ -231,20 +230,20 @@ PLAN = Exercise(
         Mutant(
             replace=("kept = bytes_per_rank(n_parameters, ranks, stage)",
                      "kept = bytes_per_rank(n_parameters, 1, stage)"),
-            says="You divide among one rank only, so that all stages need the same. Give "
-            "`bytes_per_rank` the number of ranks.",
+            says="You pass one rank, so all stages need the same memory. Give `bytes_per_rank` "
+            "the number of ranks.",
             why="The memory is that of one rank, after all.",
         ),
         Mutant(
             replace=("room = (memory - sum(kept.values())) // row", "room = memory // row"),
-            says="You give all of the memory to activations. First take away what the model keeps "
-            "there.",
-            why="It is what the activations are divided by that one thinks of.",
+            says="You use all of the memory for activations. First subtract the bytes of "
+            "parameters, gradients and optimizer states.",
+            why="The division by the bytes of a row takes all attention.",
         ),
     ),
     hints=(
-        "For each stage, from 0 on (with offload from 1 on): how many bytes are left when the "
-        "model has its own? How many rows fit into that? If at least one does, this is the stage.",
+        "For each stage, from 0 on (with offload from 1 on): how many bytes are left beside the "
+        "model's states? How many rows fit into that? If at least one does, this is the stage.",
         "room = (memory − sum(bytes_per_rank(…).values())) // row. Among the divisors of `rows` "
         "take the largest that is at most `room`.",
     ),
@@ -286,7 +285,7 @@ def torchs(arguments: tuple[list[Tensor], ...], step: int, settings: dict) -> tu
 
 
 def hold(found: Any, right: tuple[Tensor, ...], ranks: int, message: str) -> None:
-    """All ranks' results against the whole."""
+    """Compares all ranks' results with those of one process."""
     row, mean, square = right
     shards = (mean.tensor_split(ranks), square.tensor_split(ranks))
     for rank in range(ranks):
@@ -353,17 +352,16 @@ SHARDED = Exercise(
         Mutant(
             replace=("own_gradient = reduce_scatter(link, gradient) / link.world_size",
                      "own_gradient = gradient.tensor_split(link.world_size)[link.rank]"),
-            says="You take this rank's chunk of this rank's own gradient, and the other ranks' "
-            "rows "
-            "of the batch count for nothing. Add up the chunks of all: `reduce_scatter`.",
+            says="You take this rank's chunk of this rank's own gradient, and ignore the other "
+            "ranks' rows of the batch. Add up the chunks of all: `reduce_scatter`.",
             why="The shapes fit.",
         ),
         Mutant(
             replace=("    return all_gather(link, own), mean, mean_square",
                      "    return all_gather(link, own), all_gather(link, mean), "
                      "all_gather(link, mean_square)"),
-            says="You gather the means as well: now every rank has all of the optimizer's memory, "
-            "which is what ZeRO is there to avoid. Only the parameters go out to all.",
+            says="You all-gather the means as well: now every rank holds the whole optimizer "
+            "state, which ZeRO avoids. All-gather the parameters only.",
             why="All three came out of the same call.",
         ),
         Mutant(
@@ -380,16 +378,16 @@ SHARDED = Exercise(
         Mutant(
             replace=("lr=lr, betas=betas, eps=eps, weight_decay=weight_decay,",
                      "lr=lr, betas=betas, eps=eps,"),
-            says="You do not hand on the weight decay, and AdamW uses its own default.",
+            says="You do not pass the weight decay on, and AdamW uses its own default.",
             why="With the defaults nobody notices.",
         ),
         Mutant(
             replace=("own_gradient = reduce_scatter(link, gradient) / link.world_size",
                      "own_gradient = (all_gather(link, reduce_scatter(link, gradient))"
                      " / link.world_size).tensor_split(link.world_size)[link.rank]"),
-            says="The result is right, but you all-reduce the whole gradient, and then use a chunk "
-            "of it: half of what you sent nobody needed. `reduce_scatter` alone gives each rank "
-            "what it needs.",
+            says="The result is right, but you all-reduce the whole gradient, and then use a "
+            "chunk of it: half of that communication is unnecessary. `reduce_scatter` alone gives "
+            "each rank what it needs.",
             why="All-reduce is what data parallelism does.",
         ),
     ),
@@ -475,7 +473,7 @@ CLIP = Exercise(
                      "all_reduce(link, shard.norm())"),
             says="You add up the lengths of the shards. Lengths do not add up, squares do: sum the "
             "squares of all ranks, then take the root.",
-            why="The norm is what one has a function for.",
+            why="A function for the norm exists.",
         ),
         Mutant(
             replace=("all_reduce(link, shard.square().sum()).sqrt()",
@@ -483,18 +481,18 @@ CLIP = Exercise(
             says="You take the mean of the squares over the ranks. They are different pieces of "
             "one "
             "vector: add them up.",
-            why="With gradients of whole copies, the mean was right.",
+            why="With replicated gradients, the mean was right.",
         ),
         Mutant(
             replace=("torch.clamp(max_norm / (norm + 1e-6), max=1.0)", "max_norm / (norm + 1e-6)"),
             says="You make short gradients longer. The factor is at most 1.",
-            why="It is half of the formula.",
+            why="The clamp is easily forgotten.",
         ),
         Mutant(
             replace=("    return shard * factor, norm", "    return shard * factor, norm * factor"),
-            says="You return the norm after clipping. Wanted is the one before: it says how the "
-            "training is doing.",
-            why="One might want to know what came out.",
+            says="You return the norm after clipping. Return the norm before it, which shows how "
+            "stable training is.",
+            why="The norm after clipping seems to be the result.",
         ),
         Mutant(
             replace=("    return shard * factor, norm", "    return shard.mul_(factor), norm"),
@@ -503,8 +501,8 @@ CLIP = Exercise(
         ),
     ),
     hints=(
-        "Each rank knows the sum of the squares of its own numbers. What must be known is the sum "
-        "over all ranks.",
+        "Each rank knows the sum of the squares of its own numbers. You need the sum over all "
+        "ranks.",
         "norm = all_reduce(link, shard.square().sum()).sqrt(); then the factor, "
         "torch.clamp(max_norm / (norm + 1e-6), max=1.0).",
     ),

@@ -39,7 +39,7 @@ def one_gpu(student: Any, rng: torch.Generator) -> None:
     close(
         student(7.2e9, tokens, offer, 0.5, 0.0),
         (tokens / 2.5e7, tokens / 1.25e7),
-        f"{tokens:.0f} tokens, half of 1e14 FLOP/s, 2 dollars an hour: hours and dollars are off",
+        f"{tokens:.0f} tokens, half of 1e14 FLOP/s, 2 dollars an hour: hours and dollars are wrong",
     )
 
 
@@ -48,7 +48,7 @@ def several_gpus(student: Any, rng: torch.Generator) -> None:
     for gpus in (2, 8):
         offer, mfu = an_offer(rng, gpus), between(rng, 0.1, 0.7)
         expected = training_bill(6e9, 1e10, offer, mfu, 0.0)
-        close(student(6e9, 1e10, offer, mfu, 0.0), expected, f"{gpus} GPUs: the bill is off")
+        close(student(6e9, 1e10, offer, mfu, 0.0), expected, f"{gpus} GPUs: the bill is wrong")
 
 
 def set_up(student: Any, rng: torch.Generator) -> None:
@@ -56,14 +56,16 @@ def set_up(student: Any, rng: torch.Generator) -> None:
     offer = an_offer(rng, 4)
     for hours in (0.5, between(rng, 1, 3)):
         expected = training_bill(2e9, 3e9, offer, 0.4, hours)
-        close(student(2e9, 3e9, offer, 0.4, hours), expected, f"{hours:.2f} h to set up: it is off")
+        close(
+            student(2e9, 3e9, offer, 0.4, hours), expected, f"{hours:.2f} h to set up: it is wrong"
+        )
 
 
 def a_quarter(student: Any, rng: torch.Generator) -> None:
-    """It takes a quarter of an hour where nothing else is said"""
+    """Without setup_hours, set-up takes a quarter of an hour"""
     offer, mfu = an_offer(rng, 1), between(rng, 0.2, 0.6)
     expected = training_bill(1e9, 1e9, offer, mfu)
-    close(student(1e9, 1e9, offer, mfu), expected, "Without setup_hours: the bill is off")
+    close(student(1e9, 1e9, offer, mfu), expected, "Without setup_hours: the bill is wrong")
 
 
 BILL = Exercise(
@@ -83,7 +85,7 @@ BILL = Exercise(
         Mutant(
             replace=("(mfu * offer.gpus * offer.peak_flops)",
                      "(offer.gpus * offer.peak_flops) * mfu"),
-            says="You multiply the time by the MFU. A lower utilisation takes longer: divide by "
+            says="You multiply the time by the MFU. A lower utilization takes longer: divide by "
             "it.",
             why="A share feels like something to multiply with, and at 100 % it is the same.",
         ),
@@ -102,7 +104,7 @@ BILL = Exercise(
             replace=("return hours, hours * offer", "return hours, (hours - setup_hours) * offer"),
             says="You pay for the training alone. The meter runs from the moment the machine "
             "starts: the dollars are for the whole rental.",
-            why="One thinks of the price of the training.",
+            why="The training seems to be the only cost.",
         ),
         Mutant(
             replace=("hours = setup_hours + seconds / 3600", "hours = seconds / 3600"),
@@ -112,7 +114,7 @@ BILL = Exercise(
         Mutant(
             replace=("seconds / 3600", "seconds / 60"),
             says="Your hours are minutes: 3600 seconds make an hour.",
-            why="60 is the number in one's head.",
+            why="60 is the more familiar number.",
         ),
         Mutant(
             replace=("setup_hours + seconds / 3600", "setup_hours * offer.gpus + seconds / 3600"),
@@ -135,7 +137,9 @@ BILL = Exercise(
 def without_any(student: Any, rng: torch.Generator) -> None:
     """Without interruptions: the work, and a checkpoint after every interval"""
     for work, interval, save in ((12.0, 2.0, 0.1), (5.0, 0.5, between(rng, 0.05, 0.2))):
-        message = f"{work} h of work, saved every {interval} h for {save:.2f} h: the hours are off"
+        message = (
+            f"{work} h of work, saved every {interval} h for {save:.2f} h: the hours are wrong"
+        )
         found = student(work, interval, save, 0.3, math.inf)
         close(found, work / interval * (interval + save), message)
 
@@ -145,7 +149,7 @@ def one_piece(student: Any, rng: torch.Generator) -> None:
     interval, save, mean = between(rng, 1, 3), between(rng, 0.1, 0.4), between(rng, 2, 6)
     expected = mean * (math.exp((interval + save) / mean) - 1)
     message = f"{interval:.2f} h and a checkpoint of {save:.2f} h, interrupted every {mean:.2f} h"
-    close(student(interval, interval, save, 0.0, mean), expected, f"{message}: it is off")
+    close(student(interval, interval, save, 0.0, mean), expected, f"{message}: it is wrong")
 
 
 def many_pieces(student: Any, rng: torch.Generator) -> None:
@@ -156,7 +160,7 @@ def many_pieces(student: Any, rng: torch.Generator) -> None:
             between(rng, 0.2, 1), between(rng, 2, 12),
         )  # fmt: skip
         words = "work {:.1f}, interval {:.2f}, save {:.2f}, restart {:.2f}, between {:.1f}"
-        message = f"{words.format(*numbers)}: the hours are off"
+        message = f"{words.format(*numbers)}: the hours are wrong"
         close(student(*numbers), expected_hours(*numbers), message)
 
 
@@ -164,10 +168,10 @@ def hardly_ever(student: Any, rng: torch.Generator) -> None:
     """Tiny pieces, interruptions a century apart: no digit is lost; the number is not rounded"""
     work, interval = between(rng, 1, 2), 1e-6
     expected = expected_hours(work, interval, 1e-7, 0.1, 1e6)
-    message = "Tiny pieces, interruptions every million hours: the hours are off"
+    message = "Tiny pieces, interruptions every million hours: the hours are wrong"
     close(student(work, interval, 1e-7, 0.1, 1e6), expected, message)
     numbers = (7.0, 2.0, 0.1, 0.2, 4.0)
-    close(student(*numbers), expected_hours(*numbers), "3.5 pieces: the hours are off")
+    close(student(*numbers), expected_hours(*numbers), "3.5 pieces: the hours are wrong")
 
 
 HOURS = Exercise(
@@ -183,11 +187,11 @@ HOURS = Exercise(
             replace=("work / interval, interval + save", "work / interval, interval"),
             says="Your pieces end before the checkpoint. Saving takes time as well, and may be "
             "interrupted: a piece is interval + save long.",
-            why="The interval is what one thinks of as a piece.",
+            why="The interval seems to be the piece.",
         ),
         Mutant(
             replace=("math.exp(restart / between) * ", ""),
-            says="You restart in no time. The factor e^(restart / between) is missing.",
+            says="You restart without delay. The factor e^(restart / between) is missing.",
             why="With restart = 0 it is 1.",
         ),
         Mutant(
@@ -213,17 +217,17 @@ HOURS = Exercise(
             replace=("pieces, piece = work / interval",
                      "pieces, piece = math.ceil(work / interval)"),
             says="You round the number of pieces. It need not be a whole number here.",
-            why="A piece is a piece.",
+            why="Pieces seem to be counted in whole numbers.",
         ),
         Mutant(
             replace=("return pieces * piece", "return work"),
             says="Without interruptions the checkpoints still take their time.",
-            why="Why save when nothing happens?",
+            why="Checkpoints seem unnecessary without interruptions.",
         ),
         Mutant(
             replace=("    if math.isinf(between):\n        return pieces * piece\n", ""),
-            says="With `between` infinite you compute infinity times zero, which is no number "
-            "(nan). Without interruptions, each piece takes as long as it is.",
+            says="With `between` infinite you compute infinity times zero, which is nan. Without "
+            "interruptions, each piece takes as long as it is.",
             why="The formula has no such case: its limit must be taken by hand.",
         ),
     ),
@@ -244,7 +248,7 @@ SHAPE = GPTConfig(
 
 
 def room_for(config: GPTConfig, texts: float, length: int, reserve: float, **sizes: int) -> int:
-    """Memory with room for so many texts."""
+    """Memory with room for the given number of texts."""
     per_text = 2 * config.n_layers * config.n_kv_heads * config.head_dim * length
     used = config.n_parameters() * sizes.get("weight_bytes", 2)
     return math.ceil((used + texts * per_text * sizes.get("cache_bytes", 2)) / (1 - reserve))
@@ -255,7 +259,7 @@ def one_more(student: Any, rng: torch.Generator) -> None:
     for texts in (whole(rng, 3, 9) + 0.02, whole(rng, 20, 90) + 0.97):
         memory = room_for(SHAPE, texts, 500, 0.1)
         expected = texts_that_fit(SHAPE, memory, 500)
-        message = f"There is room for {texts:.2f} texts: the number is off"
+        message = f"There is room for {texts:.2f} texts: the number is wrong"
         assert_equal(student(SHAPE, memory, 500), expected, message)
 
 
@@ -264,7 +268,7 @@ def real_shapes(student: Any, rng: torch.Generator) -> None:
     for name in ("nano", "minimind-64m", "gpt2-124m"):
         config, length = PRESETS[name], whole(rng, 200, 4000)
         memory = whole(rng, 2 * 10**9, 80 * 10**9)
-        message = f"{name}, {length} tokens each, {memory / 1e9:.1f} GB: the number is off"
+        message = f"{name}, {length} tokens each, {memory / 1e9:.1f} GB: the number is wrong"
         assert_equal(
             student(config, memory, length), texts_that_fit(config, memory, length), message
         )
@@ -277,14 +281,14 @@ def bytes_apart(student: Any, rng: torch.Generator) -> None:
         memory = room_for(SHAPE, whole(rng, 30, 90) + 0.5, 800, reserve, **sizes)
         expected = texts_that_fit(SHAPE, memory, 800, reserve=reserve, **sizes)
         found = student(SHAPE, memory, 800, reserve=reserve, **sizes)
-        assert_equal(found, expected, f"{sizes}, reserve {reserve:.2f}: the number is off")
+        assert_equal(found, expected, f"{sizes}, reserve {reserve:.2f}: the number is wrong")
 
 
 def too_small(student: Any, rng: torch.Generator) -> None:
     """0 where nothing fits, not even the weights; and then one, two, three"""
     for texts in (-300, -40, 0.5, 1.5, 2.5, 3.5):
         memory = room_for(SHAPE, texts, 300, 0.1)
-        message = f"There is room for {max(texts, 0)} texts: the number is off"
+        message = f"There is room for {max(texts, 0)} texts: the number is wrong"
         assert_equal(student(SHAPE, memory, 300), max(math.floor(texts), 0), message)
 
 
@@ -312,13 +316,13 @@ FIT = Exercise(
         Mutant(
             replace=("text = 2 * config.n_layers * config.n_kv_heads",
                      "text = 2 * config.n_kv_heads"),
-            says="You count one layer. Every layer has keys and values of its own.",
+            says="You count one layer. Every layer has its own keys and values.",
             why="The cache is explained for one layer.",
         ),
         Mutant(
             replace=("memory * (1 - reserve) - config.n_parameters() * weight_bytes",
                      "memory * (1 - reserve)"),
-            says="The weights are missing. They take their place before any text does.",
+            says="The weights are missing. They occupy memory before any text does.",
             why="With small models on large GPUs they hardly show.",
         ),
         Mutant(
@@ -330,7 +334,7 @@ FIT = Exercise(
             replace=("memory * (1 - reserve) - config.n_parameters() * weight_bytes",
                      "(memory - config.n_parameters() * weight_bytes) * (1 - reserve)"),
             says="You reserve a share of what the weights leave. It is a share of all the memory.",
-            why="The reserve is for the computation, so one thinks of it after the weights.",
+            why="The reserve is for the computation, so it is considered after the weights.",
         ),
         Mutant(
             replace=("max(int(free // text), 0)", "max(round(free / text), 0)"),
@@ -340,7 +344,7 @@ FIT = Exercise(
         Mutant(
             replace=("max(int(free // text), 0)", "int(free // text)"),
             says="Where not even the weights fit, your number is negative. It should be 0.",
-            why="One thinks of memory that is large enough.",
+            why="The memory is usually large enough.",
         ),
     ),
     hints=(
@@ -356,25 +360,25 @@ FIT = Exercise(
 
 
 def who_joins(student: Any, rng: torch.Generator) -> None:
-    """Those who wait join while a slot is free, and everybody reads when the budget is large"""
+    """Waiting requests join while a slot is free; a large budget covers all prompts"""
     for running in (0, 2, 4):
         left = [whole(rng, 1, 9) for _ in range(running)]
         waiting = [whole(rng, 1, 9) for _ in range(whole(rng, 5, 7))]
         message = f"{running} run, {len(waiting)} wait, 4 slots, budget 100: joining and reads"
         found, expected = student(left, waiting, 4, 100), plan_step(left, waiting, 4, 100)
-        assert_equal(as_lists(found), as_lists(expected), f"{message} are off")
+        assert_equal(as_lists(found), as_lists(expected), f"{message} are wrong")
     found = student([3], [2], 4, 100)
-    assert_equal(as_lists(found), [1, [3, 2]], "1 runs, 1 waits, 4 slots: it is off")
+    assert_equal(as_lists(found), [1, [3, 2]], "1 runs, 1 waits, 4 slots: it is wrong")
 
 
 def who_writes(student: Any, rng: torch.Generator) -> None:
-    """Who writes reads nothing, and each new token counts against the budget"""
+    """A decoding request reads no prompt, and its new token counts against the budget"""
     for writing in (1, 3):
         left = [0] * writing + [200, 300]
         order = torch.randperm(len(left), generator=rng).tolist()
         left = [left[index] for index in order]
         budget = whole(rng, 20, 60)
-        message = f"left {left}, budget {budget}: what is read is off"
+        message = f"left {left}, budget {budget}: the prompt tokens are wrong"
         found, expected = student(left, [], 8, budget), plan_step(left, [], 8, budget)
         assert_equal(as_lists(found), as_lists(expected), message)
 
@@ -384,30 +388,30 @@ def fair(student: Any, rng: torch.Generator) -> None:
     left = [500, whole(rng, 2, 5), 400, whole(rng, 6, 12)]
     order = torch.randperm(4, generator=rng).tolist()
     left = [left[index] for index in order]
-    message = f"left {left}, budget 64: what is read is off"
+    message = f"left {left}, budget 64: the prompt tokens are wrong"
     assert_equal(as_lists(student(left, [], 4, 64)), as_lists(plan_step(left, [], 4, 64)), message)
     assert_equal(as_lists(student([1000], [4], 2, 32)), [1, [28, 4]], "left [1000], waiting [4]")
 
 
 def rest(student: Any, rng: torch.Generator) -> None:
-    """Nothing of the budget is lost in rounding: who came first gets the one more"""
+    """Rounding loses nothing of the budget: earlier requests get the extra token"""
     for budget in (7, 8, 10, whole(rng, 21, 40)):
         found = student([90, 90, 90], [90], 6, budget)
         expected = plan_step([90, 90, 90], [90], 6, budget)
-        message = f"Four prompts of 90, budget {budget}: what is read is off"
+        message = f"Four prompts of 90, budget {budget}: the prompt tokens are wrong"
         assert_equal(as_lists(found), as_lists(expected), message)
     left = [0, 0, 50, 60, 0, 70]
     found, expected = student(left, [], 6, 8), plan_step(left, [], 6, 8)
-    assert_equal(as_lists(found), as_lists(expected), f"left {left}, budget 8: it is off")
+    assert_equal(as_lists(found), as_lists(expected), f"left {left}, budget 8: it is wrong")
 
 
 def inputs_stay(student: Any, rng: torch.Generator) -> None:
-    """What it was given stays as it is"""
+    """It does not change its arguments"""
     left, waiting = [whole(rng, 30, 60), 0], [whole(rng, 5, 20), 7]
     before = [*left], [*waiting]
     found = student(left, waiting, 3, 24)
     expected = plan_step(*before, 3, 24)
-    assert_equal(as_lists(found), as_lists(expected), "2 run, 2 wait, 3 slots: it is off")
+    assert_equal(as_lists(found), as_lists(expected), "2 run, 2 wait, 3 slots: it is wrong")
     assert_equal([left, waiting], [*before], "You changed the lists that you were given")
 
 
@@ -429,66 +433,68 @@ STEP = Exercise(
     mutants=(
         Mutant(
             replace=("min(len(waiting), n_slots - len(left))", "len(waiting)"),
-            says="You let everybody in. Only as many may join as slots are free.",
-            why="A queue wants to be emptied.",
+            says="You let all waiting requests join. Only as many may join as there are free "
+            "slots.",
+            why="A queue is there to be emptied.",
         ),
         Mutant(
             replace=("min(len(waiting), n_slots - len(left))",
                      "len(waiting) if not left else 0"),
-            says="Your batch lets nobody join until all have left. That is what continuous "
-            "batching does away with: whoever waits takes a slot as soon as one is free.",
+            says="Your batch lets no request join until all have finished. With continuous "
+            "batching, a waiting request takes a slot as soon as one is free.",
             why="It is how a batch is usually made.",
         ),
         Mutant(
             replace=("    budget -= left.count(0)\n", ""),
-            says="Those who write compute a token each as well: take them off the budget first.",
-            why="They read nothing, so they are easily forgotten.",
+            says="Each decoding request computes one token as well: subtract these tokens from "
+            "the budget first.",
+            why="Decoding requests read no prompt, so they are easily forgotten.",
         ),
         Mutant(
             replace=("        budget -= reads[row]\n", ""),
-            says="You never take off what was given out, so that more is read than the budget "
+            says="You never subtract the shares from the budget, so more tokens are read than it "
             "allows.",
-            why="The division by those who are left looks as if it did that.",
+            why="The division by the number of remaining requests seems to do that.",
         ),
         Mutant(
             replace=("(len(reading) - done)", "len(reading)"),
-            says="You divide what is left by all, though some have got their share already: the "
-            "later ones get too little, and some of the budget is wasted.",
+            says="You divide the rest by the number of all requests, though some have their share "
+            "already: the later ones get too little, and some of the budget is wasted.",
             why="A fair share is the budget over the number of people.",
         ),
         Mutant(
             replace=(SHARE, "share = budget"),
-            says="The first takes all that it can: a long prompt holds up all others. Share the "
-            "budget.",
-            why="First come, first served.",
+            says="The first request takes all that it can, so a long prompt delays all others. "
+            "Share the budget.",
+            why="“First come, first served” is the usual rule.",
         ),
         Mutant(
             replace=(SHARE, "share = budget // (len(reading) - done)"),
-            says="You round down, so those who came later get the one more that does not divide. "
-            "Round up: then the first ones get it.",
-            why="// is what one writes.",
+            says="You round down, so later requests get the remainder. Round up: then earlier "
+            "ones get it.",
+            why="`//` is the usual division of whole numbers.",
         ),
         Mutant(
             replace=(", key=lambda row: left[row])", ")"),
-            says="You go through the prompts in the order in which they came. Begin with the one "
-            "that has the least left: what it does not need, the others can have.",
-            why="They come in that order.",
+            says="You go through the prompts in order of arrival. Begin with the one that has the "
+            "fewest tokens left: the others can use what it does not need.",
+            why="The lists are in that order.",
         ),
         Mutant(
             replace=("left = [*left, *waiting[:joining]]", "left += waiting[:joining]"),
-            says="`left += …` changes the list that you were given: whoever called you still "
-            "needs it. Make a new one: [*left, *…].",
+            says="`left += …` changes the list that you were given: the caller still needs it. "
+            "Make a new one: [*left, *…].",
             why="On numbers, += makes a new one.",
         ),
     ),
     hints=(
-        "Begin with the list of all who take part: left, and the first of waiting. The zeros in it "
-        "write; the others share what the zeros leave of the budget.",
-        "Sort the numbers of those who read by what they have left: "
-        "sorted((row for row, n in enumerate(left) if n), key=lambda row: left[row]).",
-        "For the one that comes as number `done` (from 0): share = the rest of the budget divided "
-        "by len(reading) - done, rounded up (-(-a // b)); reads[row] = min(left[row], share); take "
-        "it off the budget.",
+        "Begin with the list of all requests in this step: left, and the first of waiting. Those "
+        "with 0 decode one token each; the others share the rest of the budget.",
+        "Sort the indices of the requests with prompt tokens left by that number: sorted((row for "
+        "row, n in enumerate(left) if n), key=lambda row: left[row]).",
+        "For number `done` in that order (from 0): share = the rest of the budget divided "
+        "by len(reading) - done, rounded up (-(-a // b)); reads[row] = min(left[row], share); "
+        "subtract it from the budget.",
     ),
 )  # fmt: skip
 
