@@ -62,7 +62,7 @@ def metrics(run: Path) -> list[dict[str, Any]]:
 def test_offloading_without_a_gpu_is_refused_before_any_work(tmp_path: Path) -> None:
     done = run(tmp_path, command("zero3_offload", "mnist.py", "--recipe", "mnist-smoke"))
     assert done.returncode != 0
-    assert "finds no GPU on this machine: main memory is all there is" in done.stderr
+    assert "finds no GPU on this machine" in done.stderr
     assert "zero3.yaml instead" in done.stderr
     assert not (tmp_path / "mnist-smoke").exists()
 

@@ -149,7 +149,7 @@ class FSDPEngine(Engine):
         # FSDP's hooks start collectives in every forward pass, also where nothing is left to
         # gather. So that a rank can run the model alone, the modules become plain ones meanwhile.
         full = {name: _full(parameter) for name, parameter in self._parameters.items()}
-        sharded = _remember(self._own)
+        sharded = _restores_of(self._own)
         plain = self._make_plain(full)
         try:
             yield
