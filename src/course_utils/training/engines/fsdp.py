@@ -148,9 +148,8 @@ class FSDPEngine(Engine):
     def whole_model(self) -> Iterator[None]:
         # FSDP's hooks start collectives in every forward pass, also where nothing is left to
         # gather. So that a rank can run the model alone, the modules become plain ones meanwhile.
-        full = {name: _full(parameter) for name, parameter in self._parameters.items()}
         sharded = _restores_of(self._own)
-        plain = self._make_plain(full)
+        plain = self._make_plain()
         try:
             yield
         finally:
@@ -160,22 +159,23 @@ class FSDPEngine(Engine):
                 _release_memory(parameter)
 
     def close(self) -> None:
-        full = {name: _full(parameter) for name, parameter in self._parameters.items()}
         sharded = self._parameters
-        plain = self._make_plain(full)
+        plain = self._make_plain()
         swapped = {id(sharded[name]): plain[name] for name in plain}
         for group in self._optimizer.param_groups:
             group["params"] = [swapped.get(id(p), p) for p in group["params"]]
         self._optimizer.state.clear()
         release(self._accelerator, self._own)
 
-    def _make_plain(self, full: dict[str, Tensor]) -> dict[str, nn.Parameter]:
-        """Give the modules their own classes, hooks and parameters back, with these values."""
+    def _make_plain(self) -> dict[str, nn.Parameter]:
+        """Give the modules their own classes, hooks and parameters back, with the full weights."""
+        full = {name: _full(parameter) for name, parameter in self._parameters.items()}
         for restore in self._restores:
             restore()
         plain, _ = unique_parameters(self._own)
         for name, parameter in plain.items():
-            parameter.data = full[name].detach().clone()
+            # No copy: a second set of full weights would stay through every evaluation.
+            parameter.data = full[name].detach()
             parameter.grad = None
         return plain
 
