@@ -105,12 +105,9 @@ def watch(roots: tuple[str, ...], scratch: str, cells: dict[str, list[str]]) -> 
         return False
 
     def look(event: str, arguments: tuple[Any, ...]) -> None:
-        if event in (*_NETWORK, *_PROCESSES) and by_library():
-            return  # the kernel refuses it all the same
-        if event in _NETWORK:
-            note("the network")
-        elif event in _PROCESSES:
-            note("another process")
+        if event in _NETWORK or event in _PROCESSES:
+            if not by_library():  # the kernel refuses it all the same
+                note("the network" if event in _NETWORK else "another process")
         elif event in _SIGNALS:
             note("a signal to a process")
         elif event == "open" or event in _READING or event in _WRITING:
