@@ -61,3 +61,10 @@ def test_what_is_no_literal_is_named(tmp_path: Path) -> None:
     path.write_text("A = Exercise(id='a.b', title=make_title())\nEXERCISES = (A,)\n")
     with pytest.raises(CourseError, match=r"lesson_99\.py, line 1: title must be a literal"):
         _read("99", path)
+
+
+def test_an_exercise_that_its_file_does_not_describe_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "lesson_98.py"
+    path.write_text("from elsewhere import HIDDEN\nEXERCISES = (HIDDEN,)\n")
+    with pytest.raises(CourseError, match=r"lesson_98\.py: EXERCISES names HIDDEN"):
+        _read("98", path)

@@ -12,7 +12,8 @@ from toy_exercises import COUNTER, MEAN
 import course_utils.exercises.mine as mine_module
 from course_utils.base.errors import CourseError
 from course_utils.exercises.check import check, verified
-from course_utils.exercises.exercise import all_exercises, find_exercise, lesson_files
+from course_utils.exercises.exercise import all_exercises, find_exercise
+from course_utils.exercises.index import lesson_files
 from course_utils.exercises.mine import use_library, use_mine, use_mine_in_lab, using_mine
 from course_utils.exercises.progress import Progress
 from course_utils.exercises.stub import instructor_source

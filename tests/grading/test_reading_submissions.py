@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from course_utils.exercises.exercise import lesson_exercises, lesson_files
+from course_utils.exercises.exercise import lesson_exercises
+from course_utils.exercises.index import lesson_files
 from course_utils.grader.autograde.plan import _definitions, _exercise_digest, lesson_plan
 from course_utils.grader.autograde.submission import (
     Found,

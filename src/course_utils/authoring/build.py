@@ -21,7 +21,8 @@ from course_utils.authoring.lesson import Lesson
 from course_utils.authoring.nbgrader_cells import add_checksum, mark
 from course_utils.base.errors import CourseError
 from course_utils.base.paths import course_root
-from course_utils.exercises.exercise import DIFFICULTIES, Exercise, find_exercise
+from course_utils.exercises.exercise import Exercise, find_exercise
+from course_utils.exercises.index import DIFFICULTIES
 from course_utils.exercises.stub import BEGIN, END, instructor_source, learner_source
 
 Edition = Literal["learner", "instructor"]

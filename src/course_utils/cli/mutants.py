@@ -8,7 +8,7 @@ from rich.markup import escape
 
 from course_utils.base.errors import CourseError, did_you_mean
 from course_utils.cli.output import console, print_json, print_table
-from course_utils.exercises.exercise import lesson_files
+from course_utils.exercises.index import lesson_files
 
 
 def mutants(arguments: argparse.Namespace) -> int:

@@ -18,8 +18,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from course_utils.base.errors import CourseError, did_you_mean
-from course_utils.exercises.index import DIFFICULTIES, entries, lesson_files
+from course_utils.base.errors import CourseError
+from course_utils.exercises.index import DIFFICULTIES, find_entry, lesson_files
 
 # A check takes the learner's object and a seeded `torch.Generator`, and raises when it disagrees.
 # The first line of its docstring, in plain words, is what the learner sees as "what held".
@@ -136,14 +136,8 @@ def find_exercise(exercise_id: str) -> Exercise:
     Only the file that describes it is imported, so that a notebook's first check does not import
     the whole course.
     """
-    described = {entry.path for entry in entries() if entry.id == exercise_id}
-    files = sorted(lesson_files().values(), key=lambda path: path not in described)
-    for path in files:
-        for exercise in _load(path):
-            if exercise.id == exercise_id:
-                return exercise
-    known = (exercise.id for _, exercise in all_exercises())
-    raise CourseError(f"There is no exercise {exercise_id!r}.{did_you_mean(exercise_id, known)}")
+    exercises = _load(find_entry(exercise_id).path)
+    return next(exercise for exercise in exercises if exercise.id == exercise_id)
 
 
 @cache

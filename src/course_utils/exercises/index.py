@@ -88,7 +88,13 @@ def _read(lesson: str, path: Path) -> tuple[Entry, ...]:
             order = [item.id for item in value.elts if isinstance(item, ast.Name)]
         elif isinstance(value, ast.Call) and getattr(value.func, "id", "") == "Exercise":
             described[name] = Entry(lesson, path, **_literals(value, path))
-    return tuple(described[name] for name in order if name in described)
+    missing = [name for name in order if name not in described]
+    if missing:
+        raise CourseError(
+            f"{path.name}: EXERCISES names {missing[0]}, which this file does not describe: write "
+            f"{missing[0]} = Exercise(…) in it."
+        )
+    return tuple(described[name] for name in order)
 
 
 def _literals(call: ast.Call, path: Path) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from course_utils.authoring.lesson import find_lesson, lesson_sources
 from course_utils.base.errors import CourseError
 from course_utils.base.paths import course_root
 from course_utils.exercises.cell_text import preload
-from course_utils.exercises.exercise import Exercise, find_exercise, lesson_files
+from course_utils.exercises.exercise import Exercise, find_exercise
+from course_utils.exercises.index import lesson_files
 
 
 @dataclass(frozen=True)

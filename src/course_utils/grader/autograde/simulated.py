@@ -24,7 +24,8 @@ from nbformat.v4 import new_code_cell, new_output
 from course_utils.authoring.build import build
 from course_utils.authoring.lesson import Lesson, find_lesson, lesson_sources
 from course_utils.exercises import mutants
-from course_utils.exercises.exercise import Exercise, find_exercise, lesson_files
+from course_utils.exercises.exercise import Exercise, find_exercise
+from course_utils.exercises.index import lesson_files
 from course_utils.exercises.judge import judge, score
 from course_utils.exercises.stub import PLACEHOLDER, find_holes, learner_source
 

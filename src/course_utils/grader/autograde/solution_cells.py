@@ -78,9 +78,7 @@ class Notebook:
             for cell in self.cells
             if cell.marked != exercise and (cell.own or cell.marked) and pattern.search(cell.text)
         ]
-        defining = [
-            cell for cell in others if (tree := self.tree(cell)) and symbol in defined(tree.body)
-        ]
+        defining = [cell for cell in others if self._defines(cell, symbol)]
         whole = [cell for cell in written if self._defines(cell, symbol)]
         found = sorted([*whole, *defining], key=lambda cell: cell.index)
         notes = []

@@ -39,12 +39,16 @@ class Found:
 class Submission:
     """What a learner wrote, by exercise and question."""
 
-    solutions: dict[str, str] = field(default_factory=dict)
     units: dict[str, Unit] = field(default_factory=dict)
     answers: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     digest: str = ""
     timestamp: str = ""
+
+    @property
+    def solutions(self) -> dict[str, str]:
+        """The cell that counts for each exercise, as it was handed in."""
+        return {name: unit.raw for name, unit in self.units.items()}
 
     def note(self, text: str) -> None:
         if len(self.notes) < MAX_NOTES:
@@ -217,7 +221,7 @@ def _take_solutions(submission: Submission, cells: list[_Cell], plan: LessonPlan
         if unit is None:
             submission.note(f"{name}: there is no cell for it")
             continue
-        submission.solutions[name], submission.units[name] = unit.raw, unit
+        submission.units[name] = unit
 
 
 def _marked(submission: Submission, cells: list[_Cell], planned: PlannedExercise) -> list[int]:
