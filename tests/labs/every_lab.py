@@ -9,6 +9,7 @@ of the one before it; each evaluates, generates samples where it does so, and sa
 import importlib.util
 import sys
 from pathlib import Path
+from types import ModuleType
 
 LABS = Path(__file__).resolve().parents[2] / "labs"
 RECIPES = {
@@ -22,13 +23,14 @@ RECIPES = {
 }
 
 
-def run(lab: str) -> None:
+def load(lab: str) -> ModuleType:
+    """A lab's script as a module."""
     spec = importlib.util.spec_from_file_location(f"lab_{lab}", LABS / f"{lab}.py")
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
-    module.train(["--recipe", RECIPES[lab]])
+    return module
 
 
 if __name__ == "__main__":
@@ -37,6 +39,6 @@ if __name__ == "__main__":
     for name in sys.argv[1:] or RECIPES:
         print(f"== {name}", flush=True)
         try:
-            run(name)
+            load(name).train(["--recipe", RECIPES[name]])
         except CourseError as error:
             print(f"refused: {error}", flush=True)

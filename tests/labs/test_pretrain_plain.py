@@ -1,15 +1,13 @@
 """The loop in one file takes the same steps as the Trainer."""
 
-import importlib.util
 import json
 from pathlib import Path
-from types import ModuleType
 
 import pytest
+from every_lab import LABS, load
 
-from course_utils.base.paths import course_root, runs_dir
+from course_utils.base.paths import runs_dir
 
-LABS = course_root() / "labs"
 SHAPE = [
     "--data",
     "sample",
@@ -26,18 +24,10 @@ SHAPE = [
 ]
 
 
-def lab(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"lab_{name}", LABS / f"{name}.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.mark.parametrize("accumulation", ["1", "2"])
 def test_its_losses_are_the_trainers_in_fp32(accumulation: str) -> None:
-    plain = lab("pretrain_plain").train([*SHAPE, "--accumulation", accumulation])
-    lab("pretrain").train(
+    plain = load("pretrain_plain").train([*SHAPE, "--accumulation", accumulation])
+    load("pretrain").train(
         [
             *("--recipe", "nano", "--name", "beside", "--precision", "no", "--prompts", ""),
             *("--evaluations", "12", "--checkpoints", "1", "--accumulation", accumulation),
@@ -50,10 +40,10 @@ def test_its_losses_are_the_trainers_in_fp32(accumulation: str) -> None:
 
 
 def test_its_held_out_loss_is_the_trainers(capsys: pytest.CaptureFixture) -> None:
-    lab("pretrain_plain").train(SHAPE)
+    load("pretrain_plain").train(SHAPE)
     said = capsys.readouterr().out.splitlines()[-1]
     assert said.startswith("step   12 ")
-    lab("pretrain").train(
+    load("pretrain").train(
         [*("--recipe", "nano", "--name", "beside", "--precision", "no", "--prompts", ""), *SHAPE]
     )
     last = (runs_dir() / "beside" / "metrics.jsonl").read_text("utf-8").splitlines()[-1]
@@ -71,4 +61,4 @@ def test_unknown_data_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     from course_utils.base.errors import CourseError
 
     with pytest.raises(CourseError, match="did you mean wiki"):
-        lab("pretrain_plain").train(["--data", "wikki"])
+        load("pretrain_plain").train(["--data", "wikki"])

@@ -24,6 +24,8 @@ from torch.optim.adamw import adamw
 
 from course_utils.models.autocast import native_precision
 
+OptimizerName = Literal["muon", "adamw"]
+
 # The quintic a·s + b·s³ + c·s⁵ that lifts small singular values fastest and keeps all of them near
 # one (Jordan et al., 2024).
 QUINTIC = (3.4445, -4.7750, 2.0315)
@@ -207,9 +209,6 @@ def muon_groups(
         {"params": matrices, "rule": "muon", "lr": lr_muon, "weight_decay": weight_decay},
         {"params": rest, "rule": "adamw", "lr": lr, "weight_decay": 0.0},
     ]
-
-
-OptimizerName = Literal["muon", "adamw"]
 
 
 def make_optimizer(
