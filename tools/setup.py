@@ -188,7 +188,7 @@ def build(place, chosen, state, reason):
     else:
         say(f"Setting up .venv ({reason}): 6.5 GB, which clones share where they can.")
         # uv finds a Python that is new enough, or fetches one.
-        make = [uv, "venv", "--clear", "--seed", "--python", chosen or ">=3.11"]
+        make = [uv, "venv", "--clear", "--python", chosen or ">=3.11"]
         fail(place, run(place, [*make, str(place.venv.resolve())]))
     place.write_stamp({})
     install = [uv, "pip", "install", "--python", str(place.python)]

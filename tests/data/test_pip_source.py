@@ -56,8 +56,13 @@ def wheel(folder: Path) -> Path:
     return path
 
 
-def sdist(folder: Path) -> Path:
-    """A source archive with a build backend of its own, so that pip needs nothing else."""
+def sdist(folder: Path, link: str = "") -> Path:
+    """A source archive with a build backend of its own, so that pip needs nothing else.
+
+    Args:
+        link: where its `link.txt` points to, if it has one. pip itself refuses an archive with a
+            link to an absolute path since version 26.
+    """
     members = {
         "PKG-INFO": b"Metadata-Version: 2.1\nName: tiny-stories\nVersion: 1.0\n",
         "pyproject.toml": PYPROJECT.encode(),
@@ -70,10 +75,15 @@ def sdist(folder: Path) -> Path:
             info = tarfile.TarInfo(f"tiny_stories-1.0/{name}")
             info.size = len(data)
             archive.addfile(info, io.BytesIO(data))
-        link = tarfile.TarInfo("tiny_stories-1.0/link.txt")
-        link.type, link.linkname = tarfile.SYMTYPE, "/etc/hostname"
-        archive.addfile(link)
+        if link:
+            info = tarfile.TarInfo("tiny_stories-1.0/link.txt")
+            info.type, info.linkname = tarfile.SYMTYPE, link
+            archive.addfile(info)
     return path
+
+
+def sdist_with_a_link_out(folder: Path) -> Path:
+    return sdist(folder, link="/etc/hostname")
 
 
 def _b64(data: bytes) -> str:
@@ -158,7 +168,7 @@ def test_failure_is_explained(
 @pytest.mark.parametrize(
     ("build", "member"),
     [
-        (sdist, "tiny_stories-1.0/link.txt"),
+        (sdist_with_a_link_out, "tiny_stories-1.0/link.txt"),
         (sdist, "tiny_stories-1.0/tiny_stories_data"),
         (sdist, "nothing.txt"),
         (wheel, "nothing.txt"),

@@ -52,7 +52,7 @@ def test_dpo_on_given_pairs_says_what_it_was_before_and_after(world: World) -> N
     pairs.write_text("\n".join(map(json.dumps, lines)))
     command = [LABS / "dpo.py", "--recipe", "dpo-smoke", "--data", pairs]
     said = world.done(*command)
-    assert "before" in said and "after; KL to sft-smoke" in said and "ranked rightly" in said
+    assert "before" in said and "after; KL to sft-smoke" in said and "ranked correctly" in said
     rows = world.measured("dpo-smoke")
     assert rows[-1]["val_loss"] < 0.6931 and rows[-1]["val_kl"] > 0
     assert rows[-1]["val_chosen_reward"] > rows[-1]["val_rejected_reward"]
